@@ -1,0 +1,1 @@
+"""The feed's messages, as both ends of it use them."""
