@@ -1,0 +1,92 @@
+"""Starts, names, watches, restarts and stops the daemon's tasks.
+
+Every long-lived task has a name and an owner. A task that ends by itself or dies is restarted
+with back-off and counted; its death is logged once with its cause. This is the one place that may
+catch every exception.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+log = logging.getLogger(__name__)
+
+BACKOFF_FIRST_S = 0.2
+BACKOFF_MAX_S = 30.0
+HEALTHY_AFTER_S = 60.0
+
+
+@dataclass(slots=True)
+class TaskState:
+    """What the supervisor knows of one task."""
+
+    name: str
+    restarts: int = 0
+    last_error: str | None = None
+    running: bool = False
+
+
+class Supervisor:
+    """Owns the tasks that are handed to it. Use as an async context manager.
+
+    Leaving the context cancels every task, newest first, and waits for each.
+    """
+
+    def __init__(self, on_death: Callable[[TaskState], None] | None = None) -> None:
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.states: dict[str, TaskState] = {}
+        self._on_death = on_death
+
+    async def __aenter__(self) -> "Supervisor":
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self.stop_all()
+
+    def start(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Start `run` under `name` and keep it running. A second start of a name is an error."""
+        if name in self._tasks:
+            msg = f"a task named {name} is running already"
+            raise ValueError(msg)
+        state = TaskState(name)
+        self.states[name] = state
+        self._tasks[name] = asyncio.create_task(self._keep(state, run), name=name)
+
+    async def stop(self, name: str) -> None:
+        """Cancel one task and wait until it has ended. Unknown names are ignored."""
+        task = self._tasks.pop(name, None)
+        if task is None:
+            return
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        self.states[name].running = False
+
+    async def stop_all(self) -> None:
+        """Stop every task, the newest first: what was started last stands on the earlier ones."""
+        for name in reversed(list(self._tasks)):
+            await self.stop(name)
+
+    async def _keep(self, state: TaskState, run: Callable[[], Awaitable[None]]) -> None:
+        loop = asyncio.get_running_loop()
+        backoff_s = BACKOFF_FIRST_S
+        while True:
+            started = loop.time()
+            state.running = True
+            try:
+                await run()
+                state.last_error = "ended by itself"
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the one place where every cause must be survived
+                state.last_error = f"{type(error).__name__}: {error}"
+                log.exception("task=%s died restarts=%d", state.name, state.restarts)
+            finally:
+                state.running = False
+            state.restarts += 1
+            if self._on_death is not None:
+                self._on_death(state)
+            if loop.time() - started > HEALTHY_AFTER_S:
+                backoff_s = BACKOFF_FIRST_S
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
