@@ -1,0 +1,1 @@
+"""What is due and when; who reads it; what becomes of what was read."""

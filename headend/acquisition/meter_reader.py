@@ -1,0 +1,340 @@
+"""Reads points of one meter, judges every value, and has the journal bear what was read.
+
+This is where a held value is read again. It never becomes the base that later values are judged
+by; the second read decides:
+
+- the second read is believable: it counts, and the first one ends as `fail`, flag `contradicted`;
+- a register that stays unbelievable is confirmed: both stay held, an alarm is raised once, and a
+  person decides (for example by declaring a meter exchange). Later values that go on from the
+  held ones stay held, however much time makes them look possible;
+- an instantaneous value that stays out of range is published as `suspect`.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Protocol
+
+from headend.bus import Priority
+from headend.domain.clock import Clock, iso
+from headend.domain.due import DueKey
+from headend.domain.errors import (
+    BadReply,
+    DeadlinePassed,
+    JournalError,
+    NoAnswer,
+    PortGone,
+    QueueFull,
+    Refused,
+)
+from headend.domain.meter import Event, Meter
+from headend.domain.reading import Reading, Source, Status, Verdict
+from headend.drivers import PointResult
+from headend.journal import Birth, Journal
+from headend.vee import Base, Candidate, Judgement, RuleSet, judge
+from protocols.quantities import quantity
+
+log = logging.getLogger(__name__)
+
+
+class MeterSession(Protocol):
+    """One meter on its bus: what the drivers offer."""
+
+    async def read(
+        self,
+        points: Sequence[str],
+        *,
+        priority: Priority = ...,
+        deadline: float | None = None,
+    ) -> list[PointResult]:
+        """Live values."""
+        ...
+
+    async def read_frozen(
+        self,
+        points: Sequence[str],
+        *,
+        nth: int = 1,
+        priority: Priority = ...,
+        deadline: float | None = None,
+    ) -> list[PointResult]:
+        """Values the meter froze by itself, with the time it says it froze them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """The due instant a read may serve."""
+
+    due_ms: int
+    tolerance_ms: int
+    window_end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One point to read, for a due instant or for somebody who asked (None)."""
+
+    point: str
+    due: Due | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What came of one wanted point. `reading` None = nothing was born, `reason` says why."""
+
+    wanted: Wanted
+    result: PointResult | None
+    reading: Reading | None
+    reason: str | None = None
+
+    @property
+    def settled(self) -> bool:
+        """The due instant has its reading."""
+        return (
+            self.reading is not None
+            and self.reading.due_ms is not None
+            and self.reading.verdict is not Verdict.HELD
+        )
+
+
+def failure_reason(error: Exception) -> str:
+    """The due point's reason for an error: a small fixed vocabulary for reports."""
+    match error:
+        case NoAnswer():
+            return f"no_answer:{error.diagnosis}"
+        case PortGone():
+            return "port_gone"
+        case Refused():
+            return "refused:" + ",".join(error.reasons)
+        case BadReply():
+            return f"bad_reply:{error.code}"
+        case DeadlinePassed() | QueueFull():
+            return "overrun"
+        case _:
+            return type(error).__name__.lower()
+
+
+class MeterReader:
+    """Reads, judges and hands over; owner of the bases and of what is known of clocks."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        open_session: Callable[[Meter], MeterSession],
+        *,
+        clock: Clock,
+        rules: RuleSet,
+        bases: Mapping[tuple[str, str], Base],
+        alarm: Callable[[str, dict[str, object]], Awaitable[None]],
+    ) -> None:
+        self._journal = journal
+        self._open_session = open_session
+        self._clock = clock
+        self._rules = rules
+        self._bases = dict(bases)
+        self._alarm = alarm
+        self._anchors: dict[tuple[str, str], Decimal] = {}
+        self._clock_offset_s: dict[str, float] = {}
+
+    def rebase(self, meter: str, bases: Mapping[str, Base]) -> None:
+        """Forget what was known of a meter's registers and start from these (an exchange)."""
+        for store in (self._bases, self._anchors):
+            for key in [k for k in store if k[0] == meter]:
+                del store[key]
+        for point, base in bases.items():
+            self._bases[meter, point] = base
+
+    async def read(
+        self,
+        meter: Meter,
+        wanted: Sequence[Wanted],
+        *,
+        priority: Priority,
+        frozen: bool = False,
+        deadline: float | None = None,
+        source: Source = Source.PLANNED,
+    ) -> list[Taken]:
+        """Read the wanted points of one meter, in order; one outcome each.
+
+        Returns when everything that was born is committed. JournalError when it could not be.
+        """
+        session = self._open_session(meter)
+        points = [w.point for w in wanted]
+        read = session.read_frozen if frozen else session.read
+        results = await read(points, priority=priority, deadline=deadline)
+        taken: list[Taken] = []
+        births: list[Birth] = []
+        for want, result in zip(wanted, results, strict=True):
+            if result.error is not None:
+                taken.append(Taken(want, result, None, failure_reason(result.error)))
+                continue
+            outcome = await self._judge(meter, session, want, result, priority, source)
+            taken.append(outcome[-1])
+            births.extend(Birth((t.reading,)) for t in outcome if t.reading is not None)
+        if frozen:
+            births = _born_together(births)
+        if births:
+            await self._journal.append_many(births)
+        return taken
+
+    async def _judge(
+        self,
+        meter: Meter,
+        session: MeterSession,
+        want: Wanted,
+        result: PointResult,
+        priority: Priority,
+        source: Source,
+    ) -> list[Taken]:
+        """Readings in the order they are to be born; the last one is the point's outcome."""
+        if result.value is None:
+            reading = self._reading(meter, want, result, Judgement(Verdict.OK), source)
+            null = replace(reading, status=Status.NULL, due_ms=None)
+            return [Taken(want, result, null, "no_value")]
+        first = self._judgement(meter, result)
+        one = Taken(want, result, self._reading(meter, want, result, first, source))
+        if first.verdict is not Verdict.HELD:
+            return [await self._accept(meter, one, first)]
+        log.warning(
+            "bus=%s meter=%s point=%s held flags=%s: %s",
+            meter.bus, meter.id, want.point, ",".join(first.flags), first.reason,
+        )  # fmt: skip
+        anchor = self._anchors.get((meter.id, want.point))
+        if anchor is not None and result.value >= anchor:
+            return [replace(one, reason="held")]
+        (again,) = await session.read([want.point], priority=priority)
+        if again.error is not None or again.value is None:
+            return [replace(one, reason="held")]
+        second = self._judgement(meter, again)
+        two = Taken(want, again, self._reading(meter, want, again, second, source))
+        if second.verdict is not Verdict.HELD:
+            self._anchors.pop((meter.id, want.point), None)
+            contradicted = _decided(one, Verdict.FAIL, "contradicted")
+            return [one, contradicted, await self._accept(meter, two, second)]
+        if quantity(want.point).kind == "register":
+            await self._confirm(meter, again, second)
+            return [one, replace(two, reason="held")]
+        return [one, _decided(one, Verdict.SUSPECT), _decided(two, Verdict.SUSPECT)]
+
+    async def _confirm(self, meter: Meter, result: PointResult, found: Judgement) -> None:
+        assert result.value is not None
+        key = (meter.id, result.point)
+        known = key in self._anchors
+        self._anchors[key] = result.value
+        if known:
+            return
+        base = self._bases.get(key)
+        await self._alarm(
+            "register_held",
+            {
+                "meter": meter.id,
+                "service_point": meter.service_point,
+                "point": result.point,
+                "value": format(result.value, "f"),
+                "last_good": None if base is None else format(base.value, "f"),
+                "last_good_at": None if base is None else iso(base.time_ms),
+                "flags": list(found.flags),
+                "reason": found.reason,
+            },
+        )
+
+    async def _accept(self, meter: Meter, taken: Taken, found: Judgement) -> Taken:
+        reading = taken.reading
+        assert reading is not None
+        assert reading.value is not None
+        if quantity(reading.point).kind == "register" and found.verdict is Verdict.OK:
+            key = (meter.id, reading.point)
+            base = self._bases.get(key)
+            if base is None or reading.time_ms >= base.time_ms:
+                self._bases[key] = Base(reading.value, reading.time_ms)
+            if found.rolled_over:
+                fields = {"meter": meter.id, "point": reading.point, "digits": 6}
+                await self._journal.append_event(Event("rollover", reading.time_ms, fields))
+        return taken
+
+    def _judgement(self, meter: Meter, result: PointResult) -> Judgement:
+        assert result.value is not None
+        assert result.time_ms is not None
+        if result.meter_time_ms is not None:
+            offset_ms = result.meter_time_ms - result.time_ms
+            self._clock_offset_s[meter.id] = offset_ms / 1000
+        kind = quantity(result.point).kind
+        new = Candidate(
+            point=result.point,
+            kind=kind,
+            unit=result.unit,
+            value=result.value,
+            time_ms=result.time_ms,
+            multiplier=meter.multiplier,
+            capacity_kw=meter.capacity_kw,
+            count=Decimal(1).scaleb(int(result.value.as_tuple().exponent)),
+            clock_offset_s=self._clock_offset_s.get(meter.id) if kind == "register" else None,
+        )
+        return judge(self._rules, new, self._bases.get((meter.id, result.point)))
+
+    def _reading(
+        self, meter: Meter, want: Wanted, result: PointResult, found: Judgement, source: Source
+    ) -> Reading:
+        assert result.time_ms is not None
+        received_ms = result.exchange.received_ms if result.exchange else self._clock.now_ms()
+        due = want.due
+        fits = due is not None and abs(result.time_ms - due.due_ms) <= due.tolerance_ms
+        return Reading(
+            meter=meter.id,
+            service_point=meter.service_point,
+            point=result.point,
+            value=result.value,
+            unit=result.unit,
+            time_ms=result.time_ms,
+            received_ms=received_ms,
+            due_ms=due.due_ms if due is not None and fits else None,
+            verdict=found.verdict,
+            flags=found.flags,
+            multiplier=meter.multiplier,
+            late=due is not None and fits and received_ms > due.window_end_ms,
+            source=source,
+            meter_time_ms=result.meter_time_ms,
+            exchange=result.exchange,
+        )
+
+
+def _decided(taken: Taken, verdict: Verdict, flag: str | None = None) -> Taken:
+    assert taken.reading is not None
+    flags = taken.reading.flags if flag is None else tuple(sorted({*taken.reading.flags, flag}))
+    due_ms = None if verdict is Verdict.FAIL else taken.reading.due_ms
+    return replace(taken, reading=replace(taken.reading, verdict=verdict, flags=flags, due_ms=due_ms))
+
+
+def _born_together(births: Sequence[Birth]) -> list[Birth]:
+    """One birth for each run of readings of one instant: they travel as one freeze record."""
+    together: list[Birth] = []
+    for birth in births:
+        last = together[-1] if together else None
+        if last is not None and last.readings[-1].time_ms == birth.readings[0].time_ms:
+            together[-1] = Birth(last.readings + birth.readings)
+        else:
+            together.append(birth)
+    return together
+
+
+def failed_keys(meter: Meter, taken: Sequence[Taken]) -> list[tuple[DueKey, str]]:
+    """The due points that are still open after a read, with the reason."""
+    return [
+        (DueKey(meter.id, t.wanted.point, t.wanted.due.due_ms), t.reason or "outside_tolerance")
+        for t in taken
+        if t.wanted.due is not None and not t.settled
+    ]
+
+
+__all__ = [
+    "Due",
+    "JournalError",
+    "MeterReader",
+    "MeterSession",
+    "Taken",
+    "Wanted",
+    "failed_keys",
+    "failure_reason",
+]

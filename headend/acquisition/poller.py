@@ -1,0 +1,230 @@
+"""Works through what is due on one bus, in order, one meter at a time.
+
+At most one job of a meter and plan line waits: when the next instant comes before the last one
+was read, the older one is counted as `overrun` and skipped, never piled up. A job that fails is
+tried again with back-off for as long as its instant can still be served.
+"""
+
+import asyncio
+import heapq
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo
+
+from headend.acquisition.meter_reader import Due, MeterReader, Taken, Wanted, failed_keys
+from headend.acquisition.plans import PlanEntry, ReadPlan, instants
+from headend.acquisition.registry import Registry
+from headend.bus import Priority
+from headend.domain.clock import Clock
+from headend.domain.due import DueKey
+from headend.domain.errors import JournalFull
+from headend.domain.meter import Meter
+from headend.journal import Journal
+
+log = logging.getLogger(__name__)
+
+DAY_MS = 86_400_000
+RETRY_FIRST_MS = 5_000
+RETRY_MAX_MS = 300_000
+FREEZE_SERVED_MS = DAY_MS  # a daily freeze can be fetched until the next one is taken
+WAIT_MAX_S = 30.0
+
+
+@dataclass(slots=True)
+class Job:
+    """What one meter still owes for one instant of one plan line."""
+
+    meter: str
+    entry: PlanEntry
+    due_ms: int
+    points: list[str]
+    not_before_ms: int
+    tries: int = 0
+
+    @property
+    def serves_until_ms(self) -> int:
+        """Nothing read later than this can serve the instant."""
+        if self.entry.source == "freeze":
+            return self.due_ms + FREEZE_SERVED_MS
+        return self.due_ms + self.entry.tolerance_ms
+
+    def due(self) -> Due:
+        """The instant with its bounds, as the reader needs it."""
+        return Due(self.due_ms, self.entry.tolerance_ms, self.due_ms + self.entry.window_ms)
+
+
+@dataclass(slots=True)
+class PollerCounts:
+    """Work done since the start."""
+
+    jobs: int = 0
+    retries: int = 0
+    overruns: int = 0
+    steps: int = 0
+
+
+class Poller:
+    """One supervised task a bus: `run`."""
+
+    def __init__(
+        self,
+        bus: str,
+        registry: Registry,
+        plans: Mapping[str, ReadPlan],
+        reader: MeterReader,
+        journal: Journal,
+        *,
+        zone: ZoneInfo,
+        clock: Clock,
+        already_settled: Callable[[DueKey], bool] = lambda _key: False,
+    ) -> None:
+        self.bus = bus
+        self.counts = PollerCounts()
+        self._registry = registry
+        self._plans = plans
+        self._reader = reader
+        self._journal = journal
+        self._zone = zone
+        self._clock = clock
+        self._already_settled = already_settled
+        self._ready: dict[tuple[str, int], Job] = {}
+        self._upcoming: list[tuple[int, int, str, int]] = []  # due_ms, order, meter, entry index
+        self._wake = asyncio.Event()
+
+    def open_due(self, meter: str, point: str) -> list[Due]:
+        """The instants of a point that wait to be read now (for a read that somebody asked for)."""
+        return [
+            job.due()
+            for (owner, _), job in self._ready.items()
+            if owner == meter and point in job.points
+        ]
+
+    def settled(self, key: DueKey) -> None:
+        """Somebody else's read has served this due point: do not read it again."""
+        for slot, job in list(self._ready.items()):
+            if slot[0] == key.meter and job.due_ms == key.due_ms and key.point in job.points:
+                job.points.remove(key.point)
+                if not job.points:
+                    self._ready.pop(slot, None)
+
+    def meters_changed(self) -> None:
+        """The registry has changed: plan anew from now on."""
+        self._plan_from(self._clock.now_ms())
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Read what is due, for ever."""
+        self._plan_from(None)
+        while True:
+            self.counts.steps += 1
+            await self._release()
+            job = self._next_job()
+            if job is None:
+                await self._wait()
+                continue
+            try:
+                await self._work(job)
+            except JournalFull:
+                # What was read is not accepted and stays due; the disk needs time, not more reads.
+                job.not_before_ms = self._clock.now_ms() + RETRY_FIRST_MS
+
+    # -- planning
+
+    def _plan_from(self, start_ms: int | None) -> None:
+        """Fill the heap with each line's next instant; None = those that can still be served."""
+        now_ms = self._clock.now_ms()
+        self._upcoming = []
+        meters = {meter.id for meter in self._registry.on_bus(self.bus)}
+        for slot in [slot for slot in self._ready if slot[0] not in meters]:
+            del self._ready[slot]
+        for order, meter in enumerate(self._registry.on_bus(self.bus)):
+            for index, entry in enumerate(self._plans[meter.plan].entries):
+                served_ms = FREEZE_SERVED_MS if entry.source == "freeze" else entry.tolerance_ms
+                since_ms = now_ms - served_ms + 1 if start_ms is None else start_ms
+                self._push_next(meter.id, index, entry, since_ms, order)
+        heapq.heapify(self._upcoming)
+
+    def _push_next(
+        self, meter: str, index: int, entry: PlanEntry, since_ms: int, order: int
+    ) -> None:
+        horizon_ms = max(since_ms, self._clock.now_ms()) + 2 * DAY_MS
+        due_ms = next(instants(entry, since_ms, horizon_ms, self._zone), None)
+        if due_ms is not None:
+            heapq.heappush(self._upcoming, (due_ms, order, meter, index))
+
+    async def _release(self) -> None:
+        """Move what has become due into the ready set; count what it pushes out."""
+        now_ms = self._clock.now_ms()
+        failed: list[tuple[DueKey, str]] = []
+        while self._upcoming and self._upcoming[0][0] <= now_ms:
+            due_ms, order, meter_id, index = heapq.heappop(self._upcoming)
+            entry = self._plans[self._registry.get(meter_id).plan].entries[index]
+            self._push_next(meter_id, index, entry, due_ms + 1, order)
+            points = [
+                point
+                for point in entry.points
+                if not self._already_settled(DueKey(meter_id, point, due_ms))
+            ]
+            old = self._ready.pop((meter_id, index), None)
+            if old is not None:
+                self.counts.overruns += len(old.points)
+                failed += [(DueKey(meter_id, p, old.due_ms), "overrun") for p in old.points]
+            if points:
+                self._ready[meter_id, index] = Job(meter_id, entry, due_ms, points, due_ms)
+        for slot, job in list(self._ready.items()):
+            if job.serves_until_ms < now_ms:
+                del self._ready[slot]
+                self.counts.overruns += len(job.points)
+                if not job.tries:
+                    failed += [(DueKey(job.meter, p, job.due_ms), "overrun") for p in job.points]
+        await self._journal.due_failed_many(failed)
+
+    def _next_job(self) -> Job | None:
+        now_ms = self._clock.now_ms()
+        ready = [job for job in self._ready.values() if job.not_before_ms <= now_ms]
+        return min(ready, key=lambda job: (job.tries > 0, job.due_ms), default=None)
+
+    async def _wait(self) -> None:
+        now_ms = self._clock.now_ms()
+        moments = [job.not_before_ms for job in self._ready.values()]
+        moments += [self._upcoming[0][0]] if self._upcoming else []
+        wait_s = min(WAIT_MAX_S, max(0.001, (min(moments) - now_ms) / 1000)) if moments else None
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(WAIT_MAX_S if wait_s is None else wait_s):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    # -- working
+
+    async def _work(self, job: Job) -> None:
+        meter = self._registry.get(job.meter)
+        self.counts.jobs += 1
+        self.counts.retries += job.tries > 0
+        wanted = [Wanted(point, job.due()) for point in job.points]
+        last_ms = job.serves_until_ms - self._clock.now_ms()
+        taken = await self._reader.read(
+            meter,
+            wanted,
+            priority=Priority.DUE,
+            frozen=job.entry.source == "freeze",
+            deadline=self._clock.monotonic() + max(0, last_ms) / 1000,
+        )
+        await self._after(meter, job, taken)
+
+    async def _after(self, meter: Meter, job: Job, taken: Sequence[Taken]) -> None:
+        failed = failed_keys(meter, taken)
+        job.tries += 1
+        job.points = [key.point for key, _reason in failed]
+        slot = next((slot for slot, waiting in self._ready.items() if waiting is job), None)
+        if not job.points:
+            if slot is not None:
+                del self._ready[slot]
+            return
+        await self._journal.due_failed_many(failed)
+        wait_ms = min(RETRY_FIRST_MS * 2 ** min(job.tries - 1, 10), RETRY_MAX_MS)
+        job.not_before_ms = self._clock.now_ms() + wait_ms
+        if slot is not None and job.not_before_ms > job.serves_until_ms:
+            del self._ready[slot]
