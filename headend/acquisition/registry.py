@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from headend.domain.clock import from_iso
+
 from headend.domain.errors import ConfigError
 from headend.domain.meter import Event, Meter, MeterExchange
 

@@ -1,0 +1,165 @@
+"""Puts acquisition together: sessions, pollers, reads that somebody asks for, meter exchanges.
+
+Any reading, on-demand too, is journalled and settles the open due point it fits.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+from headend.acquisition.meter_reader import Due, MeterReader, MeterSession, Taken, Wanted
+from headend.acquisition.plans import ReadPlan
+from headend.acquisition.poller import Poller
+from headend.acquisition.registry import Registry, exchange_event
+from headend.bus import Priority
+from headend.domain.clock import Clock
+from headend.domain.due import DueKey
+from headend.domain.meter import Meter, MeterExchange
+from headend.domain.reading import Reading, Source, Status, Verdict
+from headend.journal import Journal
+from headend.vee import Base, Candidate, RuleSet, judge
+from protocols.quantities import quantity
+
+log = logging.getLogger(__name__)
+
+ON_DEMAND_TIMEOUT_S = 60.0
+
+
+class Engine:
+    """Owner of the registry, the meter reader and the pollers."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        registry: Registry,
+        plans: Mapping[str, ReadPlan],
+        open_session: Callable[[Meter], MeterSession],
+        *,
+        bases: Mapping[tuple[str, str], Base],
+        settled: frozenset[DueKey],
+        zone: ZoneInfo,
+        clock: Clock,
+        rules: RuleSet,
+    ) -> None:
+        self._journal = journal
+        self._registry = registry
+        self._clock = clock
+        self._rules = rules
+        self._reader = MeterReader(
+            journal, open_session, clock=clock, rules=rules, bases=bases, alarm=self.alarm
+        )
+        self.pollers = {
+            bus: Poller(
+                bus,
+                registry,
+                plans,
+                self._reader,
+                journal,
+                zone=zone,
+                clock=clock,
+                already_settled=settled.__contains__,
+            )
+            for bus in dict.fromkeys(meter.bus for meter in registry.all())
+        }
+
+    async def alarm(self, name: str, fields: dict[str, object]) -> None:
+        """Raise an alarm: on the feed and in the log, once, at the time it is seen."""
+        log.warning("alarm=%s %s", name, " ".join(f"{k}={v}" for k, v in fields.items()))
+        await self._journal.alarm(name, fields)
+
+    async def read_now(
+        self, meter_id: str, points: Sequence[str], *, timeout_s: float = ON_DEMAND_TIMEOUT_S
+    ) -> list[Taken]:
+        """Read points of a meter at once, ahead of the schedule; KeyError for an unknown meter.
+
+        What was read is in the journal when this returns.
+        """
+        meter = self._registry.get(meter_id)
+        poller = self.pollers[meter.bus]
+        now_ms = self._clock.now_ms()
+        wanted = [Wanted(point, self._fit(poller, meter, point, now_ms)) for point in points]
+        taken = await self._reader.read(
+            meter,
+            wanted,
+            priority=Priority.ON_DEMAND,
+            deadline=self._clock.monotonic() + timeout_s,
+            source=Source.ON_DEMAND,
+        )
+        for outcome in taken:
+            if outcome.settled and outcome.wanted.due is not None:
+                key = DueKey(meter.id, outcome.wanted.point, outcome.wanted.due.due_ms)
+                poller.settled(key)
+        return taken
+
+    def _fit(self, poller: Poller, meter: Meter, point: str, now_ms: int) -> Due | None:
+        """The open due instant that a live reading taken now would serve, the newest first."""
+        fitting = [
+            due
+            for due in poller.open_due(meter.id, point)
+            if 0 <= now_ms - due.due_ms <= due.tolerance_ms
+        ]
+        return max(fitting, key=lambda due: due.due_ms, default=None)
+
+    async def exchange_meter(self, exchange: MeterExchange) -> tuple[Meter, int]:
+        """Declare a meter exchange: the new meter, and how many readings it touched.
+
+        Readings under the old meter from the exchange on are withdrawn and, where they came from
+        the same bus address, born again under the new meter, all in one transaction with the
+        event. ConfigError when the exchange cannot be.
+        """
+        old = self._registry.check_exchange(exchange)
+        exchange = replace(
+            exchange,
+            service_point=old.service_point,
+            new_address=exchange.new_address or old.address,
+        )
+        bases = {
+            point: Base(value, exchange.at_ms) for point, value in exchange.new_initial.items()
+        }
+        same_address = exchange.new_address == old.address
+        reborn = dict(bases)
+
+        def change(reading: Reading) -> Sequence[Reading]:
+            if not same_address or reading.status is Status.NULL:
+                return ()
+            return (self._reborn(reading, exchange.new_meter, old, reborn),)
+
+        touched = await self._journal.apply_meter_event(
+            exchange_event(exchange), change, meter=old.id, from_ms=exchange.at_ms
+        )
+        new = self._registry.exchange(exchange)
+        await self._journal.transfer_due(old.id, new.id, exchange.at_ms)
+        self._reader.rebase(old.id, {})
+        self._reader.rebase(new.id, reborn)
+        if new.bus in self.pollers:
+            self.pollers[new.bus].meters_changed()
+        log.warning("meter=%s replaced by meter=%s readings=%d", old.id, new.id, touched)
+        return new, touched
+
+    def _reborn(
+        self, reading: Reading, meter_id: str, old: Meter, bases: dict[str, Base]
+    ) -> Reading:
+        """The same bytes judged again as the new meter's; a good register becomes its base."""
+        base = bases.get(reading.point)
+        kind = quantity(reading.point).kind
+        verdict, flags = Verdict.OK, ()
+        if reading.value is not None:
+            new = Candidate(
+                point=reading.point,
+                kind=kind,
+                unit=reading.unit,
+                value=reading.value,
+                time_ms=reading.time_ms,
+                multiplier=reading.multiplier,
+                capacity_kw=old.capacity_kw,
+                count=Decimal(1).scaleb(int(reading.value.as_tuple().exponent)),
+            )
+            found = judge(self._rules, new, base)
+            verdict, flags = found.verdict, found.flags
+            if kind == "register" and verdict is Verdict.OK:
+                bases[reading.point] = Base(reading.value, reading.time_ms)
+        return replace(
+            reading, meter=meter_id, verdict=verdict, flags=flags, source=Source.DERIVED
+        )

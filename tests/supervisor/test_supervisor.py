@@ -1,0 +1,66 @@
+"""The supervisor keeps what it is given running, and says what died."""
+
+import asyncio
+import logging
+
+import pytest
+
+from headend.supervisor import Supervisor, TaskState
+
+
+async def test_task_that_dies_is_restarted_and_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runs = 0
+    back = asyncio.Event()
+
+    async def dies_once() -> None:
+        nonlocal runs
+        runs += 1
+        if runs == 1:
+            msg = "odd"
+            raise RuntimeError(msg)
+        back.set()
+        await asyncio.Event().wait()
+
+    deaths: list[TaskState] = []
+    with caplog.at_level(logging.ERROR):
+        async with Supervisor(deaths.append) as supervisor:
+            supervisor.start("one", dies_once)
+            await asyncio.wait_for(back.wait(), 10)
+            state = supervisor.states["one"]
+            assert (state.restarts, state.running) == (1, True)
+            assert state.last_error == "RuntimeError: odd"
+    assert [death.name for death in deaths] == ["one"]
+    assert "task=one died" in caplog.text
+
+
+async def test_stopping_cancels_every_task_newest_first() -> None:
+    ended: list[str] = []
+
+    def sleeper(name: str):
+        async def run() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append(name)
+
+        return run
+
+    async with Supervisor() as supervisor:
+        for name in ("first", "second", "third"):
+            supervisor.start(name, sleeper(name))
+        await asyncio.sleep(0)
+        await supervisor.stop("second")
+        assert ended == ["second"]
+    assert ended == ["second", "third", "first"]
+
+
+async def test_two_tasks_of_one_name_are_an_error() -> None:
+    async def forever() -> None:
+        await asyncio.Event().wait()
+
+    async with Supervisor() as supervisor:
+        supervisor.start("one", forever)
+        with pytest.raises(ValueError, match="running already"):
+            supervisor.start("one", forever)
