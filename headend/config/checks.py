@@ -1,0 +1,145 @@
+"""What no section can see by itself: names that point at each other, things given twice."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from protocols.quantities import all_quantities
+
+from headend.config.meters import MeterList
+from headend.config.sections.billing import BillingSection
+from headend.config.sections.buses import BusSection
+from headend.config.sections.feed import FeedSection
+from headend.config.sections.headend import HeadendSection
+from headend.config.sections.plans import PlanSection
+from headend.config.tree import Key, MarkedMap, error_at
+from headend.config.validate import nearest
+from headend.domain.errors import ConfigError
+from headend.domain.link import ModbusTcpSpec, SerialSpec
+
+
+def check_buses(
+    buses: Mapping[str, BusSection], root: MarkedMap, errors: list[ConfigError]
+) -> None:
+    """Two buses cannot share one port: a port has one owner."""
+    owner: dict[object, str] = {}
+    for name, bus in buses.items():
+        spec = bus.link_spec
+        place = spec.path if isinstance(spec, SerialSpec) else (spec.host, spec.port)
+        first = owner.setdefault(place, name)
+        if first != name:
+            message = f"goes to the same port as bus {first}"
+            hint = f"meters on one port belong to one bus: move them to {first}"
+            errors.append(error_at(root, ["buses", name, "link"], message, hint))
+
+
+def check_plans(
+    plans: Mapping[str, PlanSection], root: MarkedMap, errors: list[ConfigError]
+) -> None:
+    """Every point of every plan must exist; a freeze holds registers only."""
+    kinds = {q.name: q.kind for q in all_quantities()}
+    for name, plan in plans.items():
+        if plan.daily is not None:
+            loc: list[Key] = ["plans", name, "daily", "points"]
+            _check_points(plan.daily.points, loc, kinds, root, errors)
+            if plan.daily.origin == "freeze":
+                for index, point in enumerate(plan.daily.points):
+                    if kinds.get(point, "register") != "register":
+                        message = f"{point} is not in the meter's daily freeze"
+                        hint = "a freeze holds energy registers; use from: live"
+                        errors.append(error_at(root, [*loc, index], message, hint))
+        for index, line in enumerate(plan.every):
+            loc = ["plans", name, "every", index, "points"]
+            _check_points(line.points, loc, kinds, root, errors)
+
+
+def _check_points(
+    points: Sequence[str],
+    loc: Sequence[Key],
+    known: Mapping[str, str],
+    root: MarkedMap,
+    errors: list[ConfigError],
+) -> None:
+    for index, point in enumerate(points):
+        if point not in known:
+            message = f"there is no point {point}"
+            errors.append(error_at(root, [*loc, index], message, nearest(point, list(known))))
+
+
+def check_meters(
+    found: MeterList,
+    buses: Mapping[str, BusSection | None],
+    plans: Iterable[str],
+    root: MarkedMap,
+    errors: list[ConfigError],
+) -> None:
+    """Ids and addresses stand once; buses and plans exist.
+
+    `buses` holds None for a bus that has errors of its own: its name counts as known.
+    """
+    known_plans = set(plans)
+    modbus_only = {
+        name
+        for name, bus in buses.items()
+        if bus is not None and isinstance(bus.link_spec, ModbusTcpSpec)
+    }
+    first_id: dict[str, int] = {}
+    first_address: dict[tuple[str, str, str], int] = {}
+    for meter, index in zip(found.meters, found.indexes, strict=True):
+        loc: list[Key] = ["meters", index]
+        if first_id.setdefault(meter.id, index) != index:
+            message = f"the id {meter.id} is taken by meters[{first_id[meter.id]}]"
+            errors.append(error_at(root, [*loc, "id"], message, "an asset id names one meter"))
+        if meter.bus not in buses:
+            message = f"there is no bus {meter.bus}"
+            errors.append(error_at(root, [*loc, "bus"], message, nearest(meter.bus, list(buses))))
+        elif meter.bus in modbus_only:
+            message = f"bus {meter.bus} is a Modbus TCP link and carries no {meter.protocol}"
+            hint = "a transparent converter is tcp://host:port"
+            errors.append(error_at(root, [*loc, "bus"], message, hint))
+        if meter.plan not in known_plans:
+            message = f"there is no plan {meter.plan}"
+            hint = nearest(meter.plan, sorted(known_plans))
+            errors.append(error_at(root, [*loc, "plan"], message, hint))
+        place = (meter.bus, meter.protocol, meter.address)
+        if first_address.setdefault(place, index) != index:
+            message = (
+                f"the address {meter.address} on bus {meter.bus} is taken by "
+                f"meters[{first_address[place]}]"
+            )
+            hint = "two meters with one address would answer at once"
+            errors.append(error_at(root, [*loc, "address"], message, hint))
+
+
+def check_feed(
+    feed: FeedSection | None,
+    billing: BillingSection | None,
+    head: HeadendSection | None,
+    root: MarkedMap,
+    errors: list[ConfigError],
+) -> None:
+    """Consumers stand once, and a billing of this head-end is one of them."""
+    if feed is None:
+        return
+    names = [consumer.name for consumer in feed.consumers]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            message = f"the consumer {name} stands there twice"
+            errors.append(error_at(root, ["feed", "consumers", index, "name"], message))
+    if billing is None or head is None or head.name not in billing.headends or not names:
+        return
+    if billing.name not in names:
+        message = f"the feed has no consumer {billing.name}, so billing would get nothing"
+        errors.append(error_at(root, ["billing", "name"], message, nearest(billing.name, names)))
+
+
+def check_files(
+    files: Iterable[tuple[Sequence[Key], Path | None]],
+    base: Path,
+    root: MarkedMap,
+    errors: list[ConfigError],
+) -> None:
+    """Files that the configuration points at must be there."""
+    for loc, path in files:
+        if path is not None and not (base / path).is_file():
+            message = f"there is no file {base / path}"
+            errors.append(error_at(root, loc, message, "paths are relative to this file"))

@@ -1,0 +1,40 @@
+"""`headend`: the name, the zone and the data directory of this head-end."""
+
+from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, Field
+
+from headend.config.sections.base import FilePath, Flag, Name, Section, Text, Whole, problem
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise problem(
+            f"{value!r} is not a time zone", "a name such as Asia/Shanghai or Europe/Berlin"
+        ) from None
+    return value
+
+
+class ReserveSection(Section):
+    """Free disk space (MiB) below which the journal sheds entries, telemetry first."""
+
+    telemetry: Whole = Field(default=256, ge=1, le=1_000_000)
+    billing: Whole = Field(default=32, ge=1, le=1_000_000)
+
+
+class HeadendSection(Section):
+    """`zone` keeps the billing day; `data` is relative to the configuration file."""
+
+    name: Name
+    zone: Annotated[Text, AfterValidator(_zone)]
+    data: FilePath
+    reserve_mb: ReserveSection = ReserveSection()
+    trust_clock: Flag = True
+
+    @property
+    def zone_info(self) -> ZoneInfo:
+        """The zone itself."""
+        return ZoneInfo(self.zone)
