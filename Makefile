@@ -1,0 +1,40 @@
+# `make run` shows the product, `make test` proves it. Both set up what they need.
+SHELL := /bin/bash
+PYTHON := .venv/bin/python
+PATHS := headend protocols simulators tests benchmarks
+
+.PHONY: run test install servers lint soak fuzz bench clean
+
+run: install
+	.venv/bin/headend demo $(ARGS)
+
+test: install servers lint
+	$(PYTHON) -m pytest -q
+
+# The virtual environment; instant when it is up to date.
+install:
+	@scripts/setup.sh
+
+# Servers that the tests start themselves (Debian packages).
+servers:
+	@scripts/servers.sh
+
+lint: install
+	$(PYTHON) -m ruff check $(PATHS)
+	$(PYTHON) -m ruff format --check $(PATHS)
+	$(PYTHON) -m mypy
+
+# The long proofs.
+soak: install servers
+	$(PYTHON) -m tests.kill.soak --rounds 1000
+
+fuzz: install
+	HYPOTHESIS_PROFILE=fuzz $(PYTHON) -m pytest -q tests/protocols tests/config tests/bus
+
+bench: install servers
+	$(PYTHON) benchmarks/bus.py
+	$(PYTHON) benchmarks/pipeline.py
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

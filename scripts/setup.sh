@@ -1,0 +1,53 @@
+#!/bin/bash
+# Makes .venv: the interpreter's own virtual environment, exactly the locked packages, and this
+# checkout installed in place. Runs again in an instant when nothing has changed.
+# Needs Debian's python3 (3.11 or later) and, the first time, root or sudo for python3-venv.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+venv=.venv
+stamp=$venv/.installed
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+
+find_python() {
+    local candidate
+    for candidate in python3.11 python3.12 python3.13 python3; do
+        if command -v "$candidate" >/dev/null 2>&1 &&
+            "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$candidate"
+            return 0
+        fi
+    done
+    return 1
+}
+
+if ! python=$(find_python); then
+    say "no Python 3.11 or later; installing Debian's"
+    scripts/apt-install.sh python3 python3-venv
+    python=$(find_python) || { say "Debian's python3 is older than 3.11"; exit 1; }
+fi
+
+wanted=$(cat requirements.lock pyproject.toml scripts/setup.sh | sha256sum | cut -c1-64)
+if [ -x $venv/bin/headend ] && [ -f $stamp ] && [ "$(cat $stamp)" = "$wanted" ]; then
+    exit 0
+fi
+
+# Debian ships venv without ensurepip until python3-venv is there.
+if ! [ -x $venv/bin/python ] || ! $venv/bin/python -m pip --version >/dev/null 2>&1; then
+    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+        say "installing python3-venv"
+        version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+        scripts/apt-install.sh "python$version-venv" || scripts/apt-install.sh python3-venv
+    fi
+    say "creating $venv with $python"
+    "$python" -m venv --clear $venv
+fi
+
+say "installing the locked packages"
+$venv/bin/python -m pip install --quiet --disable-pip-version-check \
+    --require-hashes -r requirements.lock
+$venv/bin/python -m pip install --quiet --disable-pip-version-check \
+    --no-deps --no-build-isolation -e .
+printf '%s\n' "$wanted" >$stamp
+say "done: $venv/bin/headend"
