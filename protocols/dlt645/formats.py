@@ -74,8 +74,12 @@ class Layout:
         return self.round_bytes * self.rounds_min if self.rounds_min == self.rounds_max else None
 
     def number_position(self, index: int) -> int:
-        """Where the number `index` stands among the decoded values (what is no number skipped)."""
-        places = [at for at, field in enumerate(self.fields) if field.kind == "number"]
+        """Where the number `index` stands among the decoded values: times beside it are skipped.
+
+        In a layout without numbers every value counts.
+        """
+        numbers = [at for at, field in enumerate(self.fields) if field.kind == "number"]
+        places = numbers or list(range(len(self.fields)))
         rounds, at = divmod(index, len(places))
         return rounds * len(self.fields) + places[at]
 

@@ -10,6 +10,7 @@ from protocols.dlt645.frame import (
     DATA_BYTES_USUAL_MAX,
     OVERHEAD_BYTES,
     WILDCARD,
+    Frame645,
     address_bytes,
     build,
     parse,
@@ -64,9 +65,12 @@ def match(request: ReadRequest, raw: bytes) -> Match:
     REPLY is also a frame that settles the request without a value (`reply_payload` says why): one
     whose reply goes on in further frames, one in the 1997 edition.
     """
-    frame = parse(raw)
+    return _match(request, parse(raw))
+
+
+def _match(request: ReadRequest, frame: Frame645) -> Match:
     if not frame.from_meter:
-        return Match.ECHO if raw == request.raw else Match.UNSOLICITED
+        return Match.ECHO if frame.raw == request.raw else Match.UNSOLICITED
     if not address_matches(request.address, frame.address):
         return Match.FOREIGN
     if frame.control == _REFUSED:
@@ -103,7 +107,7 @@ def reply_payload(request: ReadRequest, raw: bytes) -> bytes:
     edition), `bad_refusal`, `not_the_reply`.
     """
     frame = parse(raw)
-    kind = match(request, raw)
+    kind = _match(request, frame)
     if kind is Match.REFUSAL:
         if len(frame.data) != 1:
             raise BadContent(
