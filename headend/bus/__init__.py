@@ -1,0 +1,20 @@
+"""One conversation at a time on one half-duplex medium, and a record of every attempt.
+
+It knows no protocol: what a frame is and what it means to a request comes with the request.
+"""
+
+from headend.bus.bus import Bus
+from headend.bus.request import BusPort, BusRequest, Priority
+from headend.bus.settings import BusSettings
+from headend.bus.statistics import BusState, BusStatistics, DeviceStatistics
+
+__all__ = [
+    "Bus",
+    "BusPort",
+    "BusRequest",
+    "BusSettings",
+    "BusState",
+    "BusStatistics",
+    "DeviceStatistics",
+    "Priority",
+]

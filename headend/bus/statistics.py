@@ -1,0 +1,63 @@
+"""What a bus tells about itself: counters for status pages, watchdogs and plans."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from headend.domain.exchange import Outcome
+
+
+class BusState(StrEnum):
+    """What the bus is doing about its port."""
+
+    STOPPED = "stopped"  # nobody runs it
+    OPENING = "opening"  # first try
+    OPEN = "open"
+    GONE = "gone"  # not there; tried again
+    BUSY = "busy"  # held by another program; tried again
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStatistics:
+    """One device as the bus knows it. `next_probe_s`: seconds until a dead one is asked again."""
+
+    attempts: int
+    answers: int
+    failed_in_row: int
+    dead: bool
+    next_probe_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class BusStatistics:
+    """A snapshot; counters since the bus was made.
+
+    exchanges: attempts that reached the wire; outcomes: the same by how they ended.
+    answered / failed: requests that ended with an answer / with NoAnswer.
+    busy_s: time spent in attempts; elapsed_s: since the bus was first run; dead_s: the part of the
+        line's time (attempt and the silence after it) that probes of dead devices took.
+    steps: grows whenever the bus's task does anything at all, "port absent, trying again" too,
+        and at least every few seconds on an idle line: a watchdog's food.
+    """
+
+    state: BusState
+    exchanges: int
+    outcomes: dict[Outcome, int]
+    answered: int
+    failed: int
+    refused_full: int
+    deadline_passed: int
+    dead_waiting: int
+    stray_bytes: int
+    observer_failures: int
+    opens: int
+    queue_len: int
+    steps: int
+    busy_s: float
+    elapsed_s: float
+    dead_s: float
+    devices: dict[str, DeviceStatistics]
+
+    @property
+    def busy_share(self) -> float:
+        """Part of the time the line was in use, 0..1."""
+        return self.busy_s / self.elapsed_s if self.elapsed_s > 0 else 0.0
