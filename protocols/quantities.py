@@ -75,11 +75,10 @@ def _expand(row: dict[str, Any]) -> list[Quantity]:
     if tariffs is None:
         return [Quantity(**row)]
     return [
-        Quantity(
-            **{
-                key: value.replace("{n}", str(n)) if isinstance(value, str) else value
-                for key, value in row.items()
-            }
-        )
+        Quantity(**{key: _numbered(value, n) for key, value in row.items()})
         for n in range(1, tariffs + 1)
     ]
+
+
+def _numbered(value: Any, n: int) -> Any:  # noqa: ANN401
+    return value.replace("{n}", str(n)) if isinstance(value, str) else value
