@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from types import FrameType, ModuleType
 from typing import NoReturn
 
+from headend import __version__
 from headend.domain.errors import (
     BusError,
     ConfigError,
@@ -147,15 +148,13 @@ def _unknown(parser: argparse.ArgumentParser, name: str, known: Sequence[str]) -
 
 
 class _Version(argparse.Action):
-    """Looks the version up only when asked."""
+    """Prints the version and ends."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:  # noqa: A002
         super().__init__(option_strings, dest, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_ignored: object) -> None:
-        from importlib.metadata import version  # noqa: PLC0415 - only this option pays for it
-
-        print(f"headend {version('headend')}")
+        print(f"headend {__version__}")
         parser.exit(EXIT_OK)
 
 

@@ -66,7 +66,7 @@ class _Options:
         text = self._values.get("baud")
         if text is None:
             return default
-        if not text.isdecimal() or not BAUD_MIN <= int(text) <= BAUD_MAX:
+        if not (text.isascii() and text.isdecimal()) or not BAUD_MIN <= int(text) <= BAUD_MAX:
             message = f"baud={text} is not a line speed"
             raise ConfigError(message, hint="usual ones are 1200, 2400, 4800, 9600, 115200")
         return int(text)

@@ -36,8 +36,8 @@ class BusSection(Section):
     silence_after_timeout_ms: Whole = Field(default=500, ge=0, le=60_000)
     attempts: Whole = Field(default=3, ge=1, le=10)
     echo: Flag | None = None
-    queue_max: Whole = Field(default=1000, ge=1, le=1_000_000)
-    dead_after: Whole = Field(default=3, ge=1, le=1000)
+    queue_max: Whole = Field(default=256, ge=1, le=1_000_000)
+    dead_after: Whole = Field(default=2, ge=1, le=1000)
     probe_max_s: Whole = Field(default=600, ge=1, le=86_400)
     wakeup: Whole = Field(default=4, ge=0, le=8)
 

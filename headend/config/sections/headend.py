@@ -3,7 +3,7 @@
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from headend.config.sections.base import FilePath, Flag, Name, Section, Text, Whole, problem
 
@@ -21,8 +21,17 @@ def _zone(value: str) -> str:
 class ReserveSection(Section):
     """Free disk space (MiB) below which the journal sheds entries, telemetry first."""
 
-    telemetry: Whole = Field(default=256, ge=1, le=1_000_000)
-    billing: Whole = Field(default=32, ge=1, le=1_000_000)
+    telemetry: Whole = Field(default=512, ge=1, le=1_000_000)
+    billing: Whole = Field(default=128, ge=1, le=1_000_000)
+
+    @model_validator(mode="after")
+    def _telemetry_goes_first(self) -> "ReserveSection":
+        if self.telemetry < self.billing:
+            raise problem(
+                "telemetry would be kept longer than billing values",
+                f"telemetry at least {self.billing}",
+            )
+        return self
 
 
 class HeadendSection(Section):

@@ -1,5 +1,6 @@
 """`plans`: which points are read when."""
 
+import re
 from dataclasses import dataclass
 from datetime import time
 from typing import Annotated, Literal
@@ -17,19 +18,21 @@ from headend.config.sections.base import (
 )
 
 DAY_S = 86_400
+
+_TIME = re.compile(r"[0-9]{2}:[0-9]{2}(:[0-9]{2})?")
 DAILY_TOLERANCE_S = 900.0
 DAILY_WINDOW_S = 3600.0
 EVERY_TOLERANCE_S = 300.0
 
 
-def _local_time(value: str) -> time:
+def _local_time(value: object) -> time:
+    text = str(value)
     try:
-        found = time.fromisoformat(value)
+        if _TIME.fullmatch(text):
+            return time.fromisoformat(text)
     except ValueError:
-        found = None
-    if found is None or found.tzinfo is not None or found.microsecond or len(value) not in (5, 8):
-        raise problem(f"{value!r} is not a time of day", 'HH:MM in quotes, such as "00:00"')
-    return found
+        pass
+    raise problem(f"{text!r} is not a time of day", 'HH:MM in quotes, such as "00:00"')
 
 
 def _points(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -41,7 +44,7 @@ def _points(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-LocalTime = Annotated[Text, AfterValidator(_local_time)]
+LocalTime = Annotated[time, BeforeValidator(_local_time)]
 Points = Annotated[tuple[Text, ...], AfterValidator(_points)]
 Origin = Annotated[Literal["live", "freeze"], BeforeValidator(one_of("live", "freeze"))]
 
@@ -69,7 +72,7 @@ class PlanEntry:
 class DailySection(Section):
     """Once a local day. `from: freeze` takes the meter's own daily freeze with its time."""
 
-    at: LocalTime = Field(default="00:00", validate_default=True)
+    at: LocalTime = time(0, 0)
     points: Points
     origin: Origin = Field(default="live", alias="from")
     tolerance_s: Seconds | None = Field(default=None, ge=1, le=DAY_S / 2)
@@ -137,7 +140,7 @@ class PlanSection(Section):
             result.append(
                 PlanEntry(
                     points=self.daily.points,
-                    at=self.daily.at,  # type: ignore[arg-type]  # the validator made it a time
+                    at=self.daily.at,
                     interval_s=None,
                     origin=self.daily.origin,
                     tolerance_s=self.daily.tolerance_s or self.tolerance_s or DAILY_TOLERANCE_S,
