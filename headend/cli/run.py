@@ -1,0 +1,47 @@
+"""`headend run`: the daemon in the foreground, for systemd and for people."""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from headend.cli.output import add_config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `headend run`."""
+    add_config(parser)
+    parser.add_argument(
+        "--log", choices=("debug", "info", "warning"), default="info", help="how much to log"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until SIGTERM or SIGINT; a clean end is exit code 0."""
+    from headend.config import load_config  # noqa: PLC0415 - the parser must not pay for it
+    from headend.daemon import run_daemon  # noqa: PLC0415
+
+    log_to_stderr(args.log)
+    config = load_config(Path(args.config))
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await run_daemon(config, stop=stop, ready=lambda: print("READY", flush=True))
+
+    asyncio.run(serve())
+    return 0
+
+
+def log_to_stderr(level: str) -> None:
+    """Our own log lines at `level`, other libraries' warnings, all to stderr."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+    logging.getLogger("headend").setLevel(level.upper())

@@ -1,0 +1,319 @@
+"""The one place where the parts of the daemon are put together.
+
+Order of standing up: journal, registry and due points, buses, pollers, feed, local socket.
+Going down is the reverse: first nothing new is read, then what was read is committed, then the
+feed says goodbye. Everything between is supervised.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from headend import __version__
+from headend.acquisition.duekeeper import DueKeeper
+from headend.acquisition.engine import Engine
+from headend.acquisition.meter_reader import MeterSession, Taken
+from headend.acquisition.plans import PlanEntry, ReadPlan
+from headend.acquisition.registry import Registry
+from headend.api import ApiError, ApiServer
+from headend.bus import Bus, BusSettings
+from headend.config import Config
+from headend.domain.clock import Clock, SystemClock, from_iso, iso
+from headend.domain.meter import Meter, MeterExchange
+from headend.drivers import Dlt645Session, reading_json
+from headend.feed.embedded_broker import embedded_broker
+from headend.feed.publisher import Publisher, PublisherSettings
+from headend.journal import ConsumerSpec, Journal, JournalSettings
+from headend.messages.broker import BrokerSpec, TlsSpec
+from headend.supervisor import Supervisor, TaskState
+from headend.transport import make_link
+from headend.vee import Base, RuleSet
+from protocols.quantities import quantity
+
+log = logging.getLogger(__name__)
+
+MIB = 1024 * 1024
+SETTLED_LOOK_BACK = timedelta(days=2)
+
+
+def read_plans(config: Config) -> dict[str, ReadPlan]:
+    """The configuration's plans as acquisition uses them."""
+    plans = {}
+    for name, section in config.plans.items():
+        entries = tuple(
+            PlanEntry(
+                points=entry.points,
+                tolerance_ms=int(entry.tolerance_s * 1000),
+                window_ms=int(entry.window_s * 1000),
+                interval_s=entry.interval_s,
+                **({} if entry.at is None else {"at": entry.at}),
+                source=entry.origin,
+                from_ms=entry.from_ms,
+                until_ms=entry.until_ms,
+            )
+            for entry in section.entries()
+        )
+        plans[name] = ReadPlan(name, entries)
+    return plans
+
+
+def broker_spec(config: Config) -> BrokerSpec:
+    """How to reach the feed's broker."""
+    feed = config.feed
+    assert feed is not None
+    where = feed.broker_spec
+    return BrokerSpec(
+        host=where.host,
+        port=where.port,
+        username=feed.username,
+        password_file=feed.password_file,
+        tls=TlsSpec(ca_file=feed.ca_file) if where.tls else None,
+    )
+
+
+@dataclass(slots=True)
+class Parts:
+    """What the running daemon consists of, for the commands of the local socket."""
+
+    config: Config
+    clock: Clock
+    journal: Journal
+    registry: Registry
+    engine: Engine
+    buses: dict[str, Bus]
+    supervisor: Supervisor
+    publisher: Publisher | None = None
+
+
+async def run_daemon(
+    config: Config,
+    *,
+    stop: asyncio.Event,
+    ready: Callable[[], None] = lambda: None,
+    clock: Clock | None = None,
+) -> None:
+    """Run until `stop` is set; then end cleanly. Raises only what prevents standing up."""
+    clock = clock or SystemClock()
+    journal = await Journal.open(
+        config.journal_path,
+        clock=clock,
+        software=f"headend {__version__}",
+        consumers=_consumers(config),
+        settings=_journal_settings(config),
+    )
+    try:
+        async with Supervisor(on_death=_log_death) as supervisor:
+            parts = await _stand_up(config, clock, journal, supervisor)
+            _start_feed(parts)
+            _start_api(parts)
+            ready()
+            log.warning(
+                "headend=%s version=%s epoch=%s meters=%d buses=%d: up",
+                config.headend.name, __version__, journal.epoch,
+                len(parts.registry.all()), len(parts.buses),
+            )  # fmt: skip
+            await stop.wait()
+            log.warning("headend=%s: going down", config.headend.name)
+            for name in [n for n in supervisor.states if n.startswith(("poll:", "due-points"))]:
+                await supervisor.stop(name)
+    finally:
+        await journal.close()
+
+
+async def _stand_up(
+    config: Config, clock: Clock, journal: Journal, supervisor: Supervisor
+) -> Parts:
+    zone = config.headend.zone_info
+    registry = Registry(config.meters, await journal.meter_events())
+    plans = read_plans(config)
+    keeper = DueKeeper(journal, registry, plans, zone=zone, clock=clock)
+    await keeper.prepare()
+    buses = {
+        name: Bus(
+            name,
+            make_link(section.link_spec),
+            BusSettings(
+                gap_ms=section.gap_ms,
+                reply_timeout_ms=section.timeout_ms,
+                silence_after_timeout_ms=section.silence_after_timeout_ms,
+                queue_max=section.queue_max,
+                dead_after=section.dead_after,
+                probe_max_s=section.probe_max_s,
+            ),
+            clock=clock,
+            observer=journal.record_exchange,
+        )
+        for name, section in config.buses.items()
+    }
+
+    def open_session(meter: Meter) -> MeterSession:
+        section = config.buses[meter.bus]
+        return Dlt645Session(
+            buses[meter.bus],
+            meter.address,
+            zone=zone,
+            capacity_kw=meter.capacity_kw,
+            wakeup=section.wakeup,
+            attempts=section.attempts,
+        )
+
+    bases = await journal.bases()
+    since_ms = clock.now_ms() - int(SETTLED_LOOK_BACK.total_seconds() * 1000)
+    engine = Engine(
+        journal,
+        registry,
+        plans,
+        open_session,
+        bases={key: Base(base.value, base.time_ms) for key, base in bases.items()},
+        settled=await journal.settled_due(since_ms),
+        zone=zone,
+        clock=clock,
+        rules=RuleSet(),
+    )
+    supervisor.start("due-points", keeper.run)
+    for name, bus in buses.items():
+        supervisor.start(f"bus:{name}", bus.run)
+    for name, poller in engine.pollers.items():
+        supervisor.start(f"poll:{name}", poller.run)
+    return Parts(config, clock, journal, registry, engine, buses, supervisor)
+
+
+def _consumers(config: Config) -> list[ConsumerSpec]:
+    if config.feed is None:
+        return []
+    return [
+        ConsumerSpec(c.name, frozenset(c.classes), max_backlog_days=c.max_backlog_days)
+        for c in config.feed.consumers
+    ]
+
+
+def _journal_settings(config: Config) -> JournalSettings:
+    reserve = config.headend.reserve_mb
+    return JournalSettings(
+        zone=config.headend.zone_info,
+        reserve_bytes_telemetry=reserve.telemetry * MIB,
+        reserve_bytes_billing=reserve.billing * MIB,
+    )
+
+
+def _log_death(state: TaskState) -> None:
+    log.error("task=%s restarts=%d cause=%s", state.name, state.restarts, state.last_error)
+
+
+def _start_feed(parts: Parts) -> None:
+    config = parts.config
+    if config.feed is None:
+        return
+    where = config.feed.broker_spec
+    if where.embedded:
+
+        async def serve_broker() -> None:
+            async with embedded_broker(where.host, where.port):
+                await asyncio.Event().wait()
+
+        parts.supervisor.start("broker", serve_broker)
+
+    async def read_now(meter: str, points: list[str], timeout_s: float) -> list[dict[str, Any]]:
+        return await _read(parts, meter, points, timeout_s)
+
+    parts.publisher = Publisher(
+        parts.journal,
+        broker_spec(config),
+        headend=config.headend.name,
+        clock=parts.clock,
+        version=__version__,
+        configuration=config.hash,
+        settings=PublisherSettings(receipt_timeout_s=config.feed.receipt_timeout_s),
+        read_now=read_now,
+    )
+    parts.supervisor.start("feed", parts.publisher.run)
+
+
+# -- the local socket's commands
+
+
+def _start_api(parts: Parts) -> None:
+    async def read(request: dict[str, Any]) -> dict[str, Any]:
+        timeout_s = float(request.get("timeout_s", 60))
+        points = [str(point) for point in request["points"]]
+        return {"results": await _read(parts, str(request["meter"]), points, timeout_s)}
+
+    async def meter_exchange(request: dict[str, Any]) -> dict[str, Any]:
+        exchange = MeterExchange(
+            at_ms=from_iso(str(request["at"])),
+            service_point=str(request.get("service_point", "")),
+            old_meter=str(request["old_meter"]),
+            new_meter=str(request["new_meter"]),
+            new_address=str(request.get("new_address") or ""),
+            old_final={str(p): Decimal(v) for p, v in request["old_final"].items()},
+            new_initial={str(p): Decimal(v) for p, v in request["new_initial"].items()},
+            by=str(request["by"]),
+            reason=str(request["reason"]),
+        )
+        new, touched = await parts.engine.exchange_meter(exchange)
+        return {"meter": new.id, "service_point": new.service_point, "readings": touched}
+
+    async def feed_replay(request: dict[str, Any]) -> dict[str, Any]:
+        if parts.publisher is None:
+            msg = "this head-end has no feed"
+            raise ApiError(msg)
+        consumer, from_seq = str(request["consumer"]), int(request["from_seq"])
+        await parts.publisher.replay(consumer, from_seq)
+        return {"consumer": consumer, "from_seq": from_seq}
+
+    async def status(_request: dict[str, Any]) -> dict[str, Any]:
+        return _status(parts)
+
+    commands = {
+        "read": read,
+        "meter_exchange": meter_exchange,
+        "feed_replay": feed_replay,
+        "status": status,
+    }
+    server = ApiServer(parts.config.socket_path, commands)
+    parts.supervisor.start("api", server.run)
+
+
+async def _read(
+    parts: Parts, meter_id: str, points: list[str], timeout_s: float
+) -> list[dict[str, Any]]:
+    for point in points:
+        with contextlib.suppress(KeyError):
+            quantity(point)
+            continue
+        msg = f"there is no point named {point}"
+        raise ApiError(msg)
+    try:
+        taken = await parts.engine.read_now(meter_id, points, timeout_s=timeout_s)
+    except KeyError:
+        msg = f"there is no meter {meter_id} in force"
+        raise ApiError(msg) from None
+    return [_taken_json(meter_id, outcome) for outcome in taken]
+
+
+def _taken_json(meter_id: str, taken: Taken) -> dict[str, Any]:
+    assert taken.result is not None
+    shown = reading_json(meter_id, taken.result)
+    if taken.reading is not None:
+        shown["verdict"] = taken.reading.verdict.value
+        shown["flags"] = list(taken.reading.flags)
+    return shown
+
+
+def _status(parts: Parts) -> dict[str, Any]:
+    tasks = {
+        name: {"running": state.running, "restarts": state.restarts, "error": state.last_error}
+        for name, state in parts.supervisor.states.items()
+    }
+    return {
+        "headend": parts.config.headend.name,
+        "version": __version__,
+        "epoch": parts.journal.epoch,
+        "at": iso(parts.clock.now_ms()),
+        "tasks": tasks,
+    }
