@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 from itertools import accumulate
+from math import isqrt
 from typing import Literal
 
 from simulators.curves import MINUTES_A_DAY, Constant, Curve
@@ -31,7 +32,7 @@ WRAP_NWH = 1_000_000 * NWH_A_KWH  # XXXXXX.XX kWh: the register's next after 999
 _COUNT_NWH = NWH_A_KWH // 100  # one count of the display, 0.01 kWh
 _DAYS_KEPT = 3
 
-Direction = Literal["import", "export", "q1", "q2", "q3", "q4"]
+Direction = Literal["import", "export", "q1", "q2", "q3", "q4", "s_import", "s_export"]
 
 
 def quanta_of_watts(watts: int) -> int:
@@ -293,6 +294,10 @@ def _selector(channel: Channel, tan_phi_mille: int) -> Callable[[Sequence[int]],
             return lambda net: _reactive_of(net[part], tan_phi_mille, exporting=False)
         case "q2":
             return lambda net: _reactive_of(net[part], tan_phi_mille, exporting=True)
+        case "s_import":
+            return lambda net: _apparent_of(net[part], tan_phi_mille, exporting=False)
+        case "s_export":
+            return lambda net: _apparent_of(net[part], tan_phi_mille, exporting=True)
         case "q3" | "q4":  # capacitive: nothing behind our meters is
             return lambda _net: 0
 
@@ -301,6 +306,18 @@ def _reactive_of(net: Sequence[int], tan_phi_mille: int, *, exporting: bool) -> 
     if (sum(net) < 0) is not exporting:
         return 0
     return sum(_reactive(phase, tan_phi_mille) for phase in net)
+
+
+def apparent_quanta(net: int, reactive: int) -> int:
+    """Whole quanta of apparent power of an active and a reactive one."""
+    return isqrt(net * net + reactive * reactive)
+
+
+def _apparent_of(net: Sequence[int], tan_phi_mille: int, *, exporting: bool) -> int:
+    reactive = _reactive_of(net, tan_phi_mille, exporting=exporting)
+    if (sum(net) < 0) is not exporting:
+        return 0
+    return apparent_quanta(sum(net), reactive)
 
 
 def _with_totals(initial: dict[Channel, int]) -> dict[Channel, int]:

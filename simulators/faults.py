@@ -1,0 +1,347 @@
+"""What meters and lines do wrong, by name. Composable, per meter, settable while running.
+
+A fault acts in one of three places of an answer: on a register's value, on the payload's bytes, or
+on the finished transmissions. When it acts is told apart from what it does (`When`).
+
+As text, for the command line and control messages: `NAME` or `NAME:key=value,...`, for example
+`late_reply:delay_ms=900,every=5` or `jump:nth=3,kwh=1000`. Keys of every fault: `every`, `nth` with
+`count`, `probability`, `from_ms`, `until_ms`, `di`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from random import Random
+
+from protocols.dlt645.frame import build, parse
+from simulators.wire import Transmission
+
+_COUNT_KWH = Decimal("0.01")
+
+
+def seeded(seed: int) -> Random:
+    """Chance that can be had again: the same seed, the same faults."""
+    return Random(seed)  # noqa: S311 - nothing here is a secret
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """On which of the requests that reach a meter a fault acts; all conditions together.
+
+    `every` n: each n-th. `nth` with `count`: the n-th (from 1) and the ones behind it, `count` in
+    all. `from_ms` <= the meter's wall time < `until_ms`. `di`: only reads of that identifier.
+    """
+
+    every: int = 1
+    nth: int | None = None
+    count: int = 1
+    probability: float = 1.0
+    from_ms: int | None = None
+    until_ms: int | None = None
+    di: str | None = None
+
+    def covers(self, di: str, now_ms: int) -> bool:
+        """Whether a request is one of those that are counted."""
+        if self.di is not None and di.upper() != self.di.upper():
+            return False
+        if self.from_ms is not None and now_ms < self.from_ms:
+            return False
+        return self.until_ms is None or now_ms < self.until_ms
+
+    def hits(self, number: int, rng: Random) -> bool:
+        """Whether the `number`-th counted request (from 1) is hit."""
+        if self.nth is not None and not self.nth <= number < self.nth + self.count:
+            return False
+        if number % self.every:
+            return False
+        return self.probability >= 1.0 or rng.random() < self.probability
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The request an answer is for."""
+
+    raw: bytes
+    address: str
+    di: str
+    now_ms: int
+
+
+@dataclass(slots=True)
+class Fault:
+    """One fault of one meter. What it remembers (a stuck register) lives and ends with it."""
+
+    name: str
+    when: When = field(default_factory=When)
+    options: Mapping[str, str] = field(default_factory=dict)
+    rng: Random = field(default_factory=lambda: seeded(0))
+    seen: int = 0
+    memory: dict[str, Decimal] = field(default_factory=dict)
+
+    def fires(self, asked: Asked) -> bool:
+        """Count this request; whether the fault acts on it. Once for each request."""
+        if not self.when.covers(asked.di, asked.now_ms):
+            return False
+        self.seen += 1
+        return self.when.hits(self.seen, self.rng)
+
+    def register(self, point: str, value: Decimal) -> Decimal:
+        """A register's value as the faulty meter has it."""
+        act = _REGISTER_ACTS.get(self.name)
+        return act(self, point, value) if act else value
+
+    def payload(self, payload: bytes) -> bytes:
+        """The bytes behind the identifier as the faulty meter sends them."""
+        act = _PAYLOAD_ACTS.get(self.name)
+        return act(self, payload) if act else payload
+
+    def reply(self, asked: Asked, sent: Sequence[Transmission]) -> list[Transmission]:
+        """The transmissions as they really leave."""
+        act = _REPLY_ACTS.get(self.name)
+        return act(self, asked, list(sent)) if act else list(sent)
+
+    def number(self, key: str) -> int:
+        """An option as a whole number, or its default."""
+        return int(self.options.get(key, _DEFAULTS[self.name][key]))
+
+    def kwh(self) -> Decimal:
+        """The option `kwh`, or its default."""
+        return Decimal(self.options.get("kwh", _DEFAULTS[self.name]["kwh"]))
+
+
+# --- on registers ---------------------------------------------------------------------------
+
+
+def _stuck(fault: Fault, point: str, value: Decimal) -> Decimal:
+    return fault.memory.setdefault(point, value)
+
+
+def _backward(fault: Fault, _point: str, value: Decimal) -> Decimal:
+    return max(_COUNT_KWH * 0, value - fault.kwh())
+
+
+def _zero(_fault: Fault, _point: str, value: Decimal) -> Decimal:
+    return value * 0
+
+
+def _jump(fault: Fault, _point: str, value: Decimal) -> Decimal:
+    return (value + fault.kwh()) % 800_000  # fits signed and unsigned registers alike
+
+
+# --- on payloads ----------------------------------------------------------------------------
+
+
+def _non_bcd(fault: Fault, payload: bytes) -> bytes:
+    """One nibble above 9 in the lowest byte: no decimal number any more."""
+    return bytes(((payload[0] & 0xF0) | fault.number("nibble"),)) + payload[1:] if payload else b""
+
+
+def _all_ff(_fault: Fault, payload: bytes) -> bytes:
+    return b"\xff" * len(payload)
+
+
+def _short_payload(fault: Fault, payload: bytes) -> bytes:
+    return payload[: max(0, len(payload) - fault.number("bytes"))]
+
+
+def _long_payload(fault: Fault, payload: bytes) -> bytes:
+    return payload + b"\x00" * fault.number("bytes")
+
+
+# --- on transmissions -----------------------------------------------------------------------
+
+_Sent = list[Transmission]
+
+
+def _each(sent: _Sent, change: Callable[[bytes], bytes]) -> _Sent:
+    return [Transmission(one.delay_s, change(one.data)) for one in sent]
+
+
+def _silent(_fault: Fault, _asked: Asked, _sent: _Sent) -> _Sent:
+    return []
+
+
+def _noise(fault: Fault, _asked: Asked, sent: _Sent) -> _Sent:
+    """Random bytes straight before each transmission."""
+    return _each(sent, lambda data: fault.rng.randbytes(fault.number("bytes")) + data)
+
+
+def _wrong_checksum(_fault: Fault, _asked: Asked, sent: _Sent) -> _Sent:
+    return _each(sent, lambda data: data[:-2] + bytes(((data[-2] + 1) & 0xFF, data[-1])))
+
+
+def _late(fault: Fault, _asked: Asked, sent: _Sent) -> _Sent:
+    more_s = fault.number("delay_ms") / 1000
+    return [Transmission(one.delay_s + more_s, one.data) for one in sent]
+
+
+def _echo(_fault: Fault, asked: Asked, sent: _Sent) -> _Sent:
+    """The request comes back first, as from an adapter that does not mute its receiver."""
+    return [Transmission(0.0, asked.raw), *sent]
+
+
+def _wrong_address(fault: Fault, asked: Asked, sent: _Sent) -> _Sent:
+    """A whole, good frame of another meter: its last digit is one further, or as told."""
+    other = fault.options.get(
+        "address", asked.address[:-1] + str((int(asked.address[-1]) + 1) % 10)
+    )
+    return _each(sent, lambda data: _rebuilt(data, other))
+
+
+def _rebuilt(data: bytes, address: str) -> bytes:
+    start = data.index(b"\x68")
+    frame = parse(data[start:], check=False)
+    return data[:start] + build(address, frame.control, frame.data)
+
+
+def _wrong_di(_fault: Fault, _asked: Asked, sent: _Sent) -> _Sent:
+    """A whole, good reply to another question: the identifier's second byte is one further."""
+
+    def change(data: bytes) -> bytes:
+        start = data.index(b"\x68")
+        frame = parse(data[start:], check=False)
+        if len(frame.data) < 4:
+            return data
+        di = bytes((frame.data[0], (frame.data[1] + 1) & 0xFF)) + frame.data[2:4]
+        return data[:start] + build(frame.address, frame.control, di + frame.data[4:])
+
+    return _each(sent, change)
+
+
+def _drop_first(_fault: Fault, _asked: Asked, sent: _Sent) -> _Sent:
+    return _each(sent, lambda data: data[1:])
+
+
+def _short_reply(fault: Fault, _asked: Asked, sent: _Sent) -> _Sent:
+    missing = fault.number("bytes")
+    return _each(sent, lambda data: data[: max(1, len(data) - missing)])
+
+
+def _twice(fault: Fault, _asked: Asked, sent: _Sent) -> _Sent:
+    """Everything is said again, a while after the first time."""
+    gap_s = fault.number("delay_ms") / 1000
+    return [*sent, *(Transmission(one.delay_s + gap_s, one.data) for one in sent)]
+
+
+def _refuse(fault: Fault, asked: Asked, sent: _Sent) -> _Sent:
+    """An abnormal reply with the error byte `err` instead of data."""
+    frame = parse(asked.raw, check=False)
+    refusal = build(asked.address, frame.control | 0xC0, bytes((fault.number("err"),)))
+    return [Transmission(one.delay_s, refusal) for one in sent[:1]]
+
+
+_REGISTER_ACTS: Mapping[str, Callable[[Fault, str, Decimal], Decimal]] = {
+    "stuck": _stuck,
+    "backward_register": _backward,
+    "one_bad_zero": _zero,
+    "jump": _jump,
+}
+_PAYLOAD_ACTS: Mapping[str, Callable[[Fault, bytes], bytes]] = {
+    "non_bcd": _non_bcd,
+    "all_ff": _all_ff,
+    "short_payload": _short_payload,
+    "long_payload": _long_payload,
+}
+_REPLY_ACTS: Mapping[str, Callable[[Fault, Asked, _Sent], _Sent]] = {
+    "silent": _silent,
+    "noise": _noise,
+    "wrong_checksum": _wrong_checksum,
+    "late_reply": _late,
+    "echo": _echo,
+    "wrong_address": _wrong_address,
+    "wrong_di": _wrong_di,
+    "drop_first_byte": _drop_first,
+    "short_reply": _short_reply,
+    "twice": _twice,
+    "refuse": _refuse,
+}
+FAULT_NAMES = (*_REGISTER_ACTS, *_PAYLOAD_ACTS, *_REPLY_ACTS)
+
+_DEFAULTS: Mapping[str, Mapping[str, str]] = {
+    "backward_register": {"kwh": "1"},
+    "jump": {"kwh": "1000"},
+    "non_bcd": {"nibble": "10"},
+    "short_payload": {"bytes": "1"},
+    "long_payload": {"bytes": "1"},
+    "noise": {"bytes": "6"},
+    "late_reply": {"delay_ms": "1500"},
+    "wrong_address": {"address": ""},
+    "short_reply": {"bytes": "4"},
+    "twice": {"delay_ms": "300"},
+    "refuse": {"err": "2"},
+}
+_ONCE = frozenset({"one_bad_zero", "jump"})  # by their nature these happen and are gone
+_WHEN_KEYS = {"every", "nth", "count", "probability", "from_ms", "until_ms", "di"}
+
+
+def make_fault(name: str, *, rng: Random | None = None, **options: str | float) -> Fault:
+    """A fault by name; ValueError for an unknown name or key, or a value that is no number."""
+    if name not in FAULT_NAMES:
+        msg = f"no fault is called {name!r}; there are {', '.join(sorted(FAULT_NAMES))}"
+        raise ValueError(msg)
+    texts = {key: str(value) for key, value in options.items()}
+    known = _WHEN_KEYS | set(_DEFAULTS.get(name, {}))
+    unknown = set(texts) - known
+    if unknown:
+        msg = f"{name} knows no {', '.join(sorted(unknown))}; it takes {', '.join(sorted(known))}"
+        raise ValueError(msg)
+    if name in _ONCE and "every" not in texts:
+        texts.setdefault("nth", "1")
+    when = _when({key: texts[key] for key in texts if key in _WHEN_KEYS})
+    own = {key: texts[key] for key in texts if key not in _WHEN_KEYS}
+    fault = Fault(name, when, own, rng or seeded(0))
+    _check_options(fault)
+    return fault
+
+
+def parse_fault(text: str, *, rng: Random | None = None) -> Fault:
+    """`NAME` or `NAME:key=value,...`; ValueError says what is wrong and what is known."""
+    name, _, rest = text.partition(":")
+    options: dict[str, str] = {}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals or not value:
+            msg = f"in {text!r}: {part!r} should be key=value"
+            raise ValueError(msg)
+        options[key.strip()] = value.strip()
+    return make_fault(name.strip(), rng=rng, **options)
+
+
+def _when(texts: Mapping[str, str]) -> When:
+    def whole(key: str, default: int | None, least: int) -> int | None:
+        value = int(texts[key]) if key in texts else default
+        if value is not None and value < least:
+            msg = f"{key} must be at least {least}, not {value}"
+            raise ValueError(msg)
+        return value
+
+    probability = float(texts.get("probability", "1"))
+    if not 0.0 <= probability <= 1.0:
+        msg = f"probability is 0..1, not {probability}"
+        raise ValueError(msg)
+    return When(
+        every=whole("every", 1, 1) or 1,
+        nth=whole("nth", None, 1),
+        count=whole("count", 1, 1) or 1,
+        probability=probability,
+        from_ms=whole("from_ms", None, 0),
+        until_ms=whole("until_ms", None, 0),
+        di=texts.get("di"),
+    )
+
+
+def _check_options(fault: Fault) -> None:
+    for key in _DEFAULTS.get(fault.name, {}):
+        if key == "kwh":
+            try:
+                fault.kwh()
+            except InvalidOperation:
+                msg = f"kwh of {fault.name} is a number, not {fault.options['kwh']!r}"
+                raise ValueError(msg) from None
+        elif key == "address":
+            address = fault.options.get("address", "0" * 12)
+            if len(address) != 12 or not (address.isascii() and address.isdigit()):
+                msg = f"an address has twelve digits, not {address!r}"
+                raise ValueError(msg)
+        else:
+            fault.number(key)
