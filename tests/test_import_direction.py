@@ -70,7 +70,7 @@ def room_of(module: str) -> str | None:
 
 def wrong_arrow(importer: str, imported: str) -> str | None:
     """Why one module may not import another; None when it may."""
-    here, there = importer.split(".")[0], imported.split(".")[0]
+    here, there = (name.partition(".")[0] for name in (importer, imported))
     if here == "protocols":
         if there in PROTOCOLS_FORBIDDEN:
             return f"protocols is pure and may not import {there}"

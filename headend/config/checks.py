@@ -3,18 +3,17 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from protocols.quantities import all_quantities
-
 from headend.config.meters import MeterList
 from headend.config.sections.billing import BillingSection
 from headend.config.sections.buses import BusSection
 from headend.config.sections.feed import FeedSection
 from headend.config.sections.headend import HeadendSection
 from headend.config.sections.plans import PlanSection
-from headend.config.tree import Key, MarkedMap, error_at
+from headend.config.tree import Key, MarkedList, MarkedMap, error_at
 from headend.config.validate import nearest
 from headend.domain.errors import ConfigError
 from headend.domain.link import ModbusTcpSpec, SerialSpec
+from protocols.quantities import all_quantities
 
 
 def check_buses(
@@ -74,14 +73,39 @@ def check_meters(
 ) -> None:
     """Ids and addresses stand once; buses and plans exist.
 
-    `buses` holds None for a bus that has errors of its own: its name counts as known.
+    `buses` holds None for a bus that has errors of its own: its name counts as known. Names are
+    looked up for meters with errors of their own too, so that everything is told at once.
     """
-    known_plans = set(plans)
+    _check_names(root, "bus", list(buses), errors)
+    _check_names(root, "plan", sorted(plans), errors)
+    _check_unique(found, root, errors)
     modbus_only = {
         name
         for name, bus in buses.items()
         if bus is not None and isinstance(bus.link_spec, ModbusTcpSpec)
     }
+    for meter, index in zip(found.meters, found.indexes, strict=True):
+        if meter.bus in modbus_only:
+            message = f"bus {meter.bus} is a Modbus TCP link and carries no {meter.protocol}"
+            hint = "a transparent converter is tcp://host:port"
+            errors.append(error_at(root, ["meters", index, "bus"], message, hint))
+
+
+def _check_names(
+    root: MarkedMap, key: str, known: Sequence[str], errors: list[ConfigError]
+) -> None:
+    entries = root.get("meters")
+    if not isinstance(entries, MarkedList):
+        return
+    names = set(known)
+    for index, entry in enumerate(entries):
+        name = entry.get(key) if isinstance(entry, MarkedMap) else None
+        if isinstance(name, str) and name not in names:
+            message = f"there is no {key} {name}"
+            errors.append(error_at(root, ["meters", index, key], message, nearest(name, known)))
+
+
+def _check_unique(found: MeterList, root: MarkedMap, errors: list[ConfigError]) -> None:
     first_id: dict[str, int] = {}
     first_address: dict[tuple[str, str, str], int] = {}
     for meter, index in zip(found.meters, found.indexes, strict=True):
@@ -89,17 +113,6 @@ def check_meters(
         if first_id.setdefault(meter.id, index) != index:
             message = f"the id {meter.id} is taken by meters[{first_id[meter.id]}]"
             errors.append(error_at(root, [*loc, "id"], message, "an asset id names one meter"))
-        if meter.bus not in buses:
-            message = f"there is no bus {meter.bus}"
-            errors.append(error_at(root, [*loc, "bus"], message, nearest(meter.bus, list(buses))))
-        elif meter.bus in modbus_only:
-            message = f"bus {meter.bus} is a Modbus TCP link and carries no {meter.protocol}"
-            hint = "a transparent converter is tcp://host:port"
-            errors.append(error_at(root, [*loc, "bus"], message, hint))
-        if meter.plan not in known_plans:
-            message = f"there is no plan {meter.plan}"
-            hint = nearest(meter.plan, sorted(known_plans))
-            errors.append(error_at(root, [*loc, "plan"], message, hint))
         place = (meter.bus, meter.protocol, meter.address)
         if first_address.setdefault(place, index) != index:
             message = (

@@ -1,5 +1,6 @@
 """What our YAML reading resolves, what it refuses, and that it remembers lines."""
 
+import contextlib
 from decimal import Decimal
 from typing import Any
 
@@ -117,15 +118,11 @@ def test_a_path_leads_to_its_line() -> None:
 
 @given(st.text(max_size=200))
 def test_any_text_gives_a_tree_or_errors_of_ours(text: str) -> None:
-    try:
+    with contextlib.suppress(ConfigErrors):
         parse_tree(text, "f.yaml")
-    except ConfigErrors as error:
-        assert error.errors
 
 
 @given(st.text(alphabet='ab: {}[],"\n-&*!#|>012.', max_size=60))
 def test_any_near_yaml_gives_a_tree_or_errors_of_ours(text: str) -> None:
-    try:
+    with contextlib.suppress(ConfigErrors):
         parse_tree(text, "f.yaml")
-    except ConfigErrors as error:
-        assert error.errors
