@@ -1,0 +1,108 @@
+"""Many rows at once. The one place that knows how a database likes them; SQLite for now.
+
+Rows are tuples in the order of the table's columns.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Table
+
+from headend.billing.inbox import Row
+from headend.billing.tables import reading, reading_history
+
+LOOKUP_KEYS = 200
+
+_T = TypeVar("_T")
+_ROW_COLUMNS = ", ".join(f"r.{column.name}" for column in reading.columns)
+
+
+def insert_absent(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> int:
+    """Insert the rows whose primary key is not there yet; how many that were."""
+    if not rows:
+        return 0
+    return connection.exec_driver_sql(_insert(table) + " ON CONFLICT DO NOTHING", rows).rowcount
+
+
+def upsert_readings(connection: Connection, rows: Sequence[Row]) -> None:
+    """Make each row the current value of its key, unless a later revision stands there."""
+    if not rows:
+        return
+    key = [column.name for column in reading.primary_key]
+    changes = ", ".join(
+        f"{column.name} = excluded.{column.name}"
+        for column in reading.columns
+        if column.name not in key
+    )
+    sql = (
+        f"{_insert(reading)} ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changes} "
+        "WHERE excluded.revision > reading.revision"
+    )
+    connection.exec_driver_sql(sql, list(rows))
+
+
+def count_up(
+    connection: Connection,
+    table: Table,
+    rows: Sequence[tuple[Any, ...]],
+    *,
+    latest: Sequence[str],
+) -> None:
+    """Insert rows with a `times` column; one that is there already counts up.
+
+    The columns named in `latest` take the new value.
+    """
+    if not rows:
+        return
+    key = ", ".join(column.name for column in table.primary_key)
+    changes = ", ".join(f"{name} = excluded.{name}" for name in latest)
+    sql = (
+        f"{_insert(table)} ON CONFLICT ({key}) DO UPDATE SET "
+        f"times = {table.name}.times + excluded.times, {changes}"
+    )
+    connection.exec_driver_sql(sql, list(rows))
+
+
+def current_rows(
+    connection: Connection, keys: Sequence[tuple[str, str, int, int]]
+) -> dict[tuple[str, str, int, int], Row]:
+    """The current values of those keys that have one."""
+    found: dict[tuple[str, str, int, int], Row] = {}
+    for chunk in _chunks(keys, LOOKUP_KEYS):
+        # Always the same number of keys, so that the statement's text is always the same.
+        padded = [*chunk, *[chunk[-1]] * (LOOKUP_KEYS - len(chunk))]
+        parameters = tuple(part for key in padded for part in key)
+        for values in connection.exec_driver_sql(_LOOKUP, parameters):
+            row = Row._make(values)
+            found[row.key] = row
+    return found
+
+
+def known_in_history(connection: Connection, read_ids: Sequence[str]) -> set[str]:
+    """Those of the ids that were current once."""
+    found: set[str] = set()
+    column = reading_history.c.read_id
+    for chunk in _chunks(read_ids, LOOKUP_KEYS):
+        query = reading_history.select().with_only_columns(column).where(column.in_(chunk))
+        found.update(connection.execute(query).scalars())
+    return found
+
+
+def _insert(table: Table) -> str:
+    marks = ", ".join("?" * len(table.columns))
+    return f"INSERT INTO {table.name} VALUES ({marks})"  # noqa: S608 - names of our own tables
+
+
+def _chunks(items: Sequence[_T], size: int) -> Iterator[list[_T]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk
+
+
+_LOOKUP = (
+    "WITH k (meter, point, time_ms, interval_s) AS (VALUES "
+    + ", ".join(["(?, ?, ?, ?)"] * LOOKUP_KEYS)
+    + f") SELECT {_ROW_COLUMNS} FROM k JOIN reading r ON r.meter = k.meter "  # noqa: S608
+    "AND r.point = k.point AND r.time_ms = k.time_ms AND r.interval_s = k.interval_s"
+)

@@ -1,0 +1,277 @@
+"""Billing's end of the feed: takes messages, commits them, and only then sends receipts.
+
+The event loop never waits for the database: one thread owns it. What has queued up while a
+transaction ran is taken by the next one together. When the database cannot write, the same group
+is tried again and nothing new is read from the broker meanwhile; head-ends keep what is not
+receipted. Sending has a task of its own: whoever takes messages must never wait for an
+acknowledgement that stands behind other messages in the same socket.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from sqlalchemy.exc import OperationalError
+
+from headend.billing.store import Arrived, Result, Store, Stream
+from headend.domain.clock import Clock
+from headend.domain.errors import FeedError
+from headend.messages.broker import BrokerSpec
+from headend.messages.connection import Backoff, keep_connected
+from headend.messages.log_limit import LogLimit
+from headend.messages.pipe import Message, Pipe, PublishRefused
+from headend.messages.records import Receipt, Resume, Status, cleaned, decode_status, encode
+from headend.messages.topics import Topics
+
+log = logging.getLogger(__name__)
+
+GROUP_MESSAGES_MAX = 32
+QUEUE_MESSAGES_MAX = 64  # full: the socket is not read, the broker and the head-end wait
+RESUME_AGAIN_S = 5.0
+STORE_RETRY_FIRST_S = 0.2
+STORE_RETRY_MAX_S = 10.0
+
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class Totals:
+    """What this consumer did since it was made."""
+
+    batches: int = 0
+    readings: int = 0
+    refused_messages: int = 0
+    receipts: int = 0
+    resumes: int = 0
+    store_failures: int = 0
+
+
+@dataclass(slots=True)
+class _Peer:
+    """What is known of one head-end."""
+
+    name: str
+    topics: Topics
+    epoch: str | None = None
+    is_online: bool = False
+    superseded: set[str] = field(default_factory=set)
+
+
+class BillingConsumer:
+    """The consumer `name` of some head-ends. `run` is supervised; `close` after it has ended.
+
+    `on_ready` is called each time the subscriptions stand. The store stays the caller's.
+    """
+
+    def __init__(
+        self,
+        *,
+        broker: BrokerSpec,
+        store: Store,
+        name: str,
+        headends: Sequence[str],
+        clock: Clock,
+        on_ready: Callable[[], None] | None = None,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._broker = broker
+        self._store = store
+        self._name = name
+        self._clock = clock
+        self._on_ready = on_ready
+        self._backoff = backoff or Backoff()
+        self._limit = LogLimit(log, clock)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="billing-store")
+        self._peers = {headend: _Peer(headend, Topics(headend)) for headend in headends}
+        self._by_feed = {p.topics.feed(name): p for p in self._peers.values()}
+        self._by_status = {p.topics.status: p for p in self._peers.values()}
+        self._asked: dict[Stream, tuple[int, float]] = {}
+        self._receipts: dict[Stream, int] = {}
+        self._resumes: dict[Stream, int] = {}
+        self._something_to_say = asyncio.Event()
+        self.totals = Totals()
+
+    async def run(self) -> None:
+        """Listen, commit, receipt; returns only when cancelled. Reconnects by itself."""
+        await keep_connected(
+            self._make_pipe,
+            self._session,
+            name=f"billing {self._name}",
+            clock=self._clock,
+            backoff=self._backoff,
+        )
+
+    async def close(self) -> None:
+        """Wait until the writer's thread has finished what it was at."""
+        await asyncio.to_thread(self._thread.shutdown)
+
+    def _make_pipe(self) -> Pipe:
+        return Pipe(self._broker, client_id=f"headend-billing-{self._name}")
+
+    # -- one connection
+
+    async def _session(self, pipe: Pipe) -> None:
+        self._asked.clear()
+        self._receipts.clear()
+        self._resumes.clear()
+        for peer in self._peers.values():
+            peer.is_online = False
+        latest = await self._in_thread(self._store.latest)
+        await pipe.subscribe(*self._by_feed, *self._by_status)
+        if self._on_ready is not None:
+            self._on_ready()
+        for name, (epoch, through_seq) in latest.items():
+            if name in self._peers:
+                self._peers[name].epoch = epoch
+                self._ask((name, epoch), through_seq + 1)
+        queue: asyncio.Queue[Message] = asyncio.Queue(QUEUE_MESSAGES_MAX)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._receive(pipe, queue))
+            group.create_task(self._work(queue))
+            group.create_task(self._speak(pipe))
+
+    async def _receive(self, pipe: Pipe, queue: asyncio.Queue[Message]) -> None:
+        async for message in pipe:
+            await queue.put(message)
+
+    async def _work(self, queue: asyncio.Queue[Message]) -> None:
+        while True:
+            waiting = [await queue.get()]
+            while len(waiting) < GROUP_MESSAGES_MAX and not queue.empty():
+                waiting.append(queue.get_nowait())
+            group: list[Arrived] = []
+            for message in waiting:
+                if message.topic in self._by_feed:
+                    peer = self._by_feed[message.topic]
+                    group.append(Arrived(peer.name, message.topic, message.payload))
+                elif message.topic in self._by_status:
+                    await self._take_status(self._by_status[message.topic], message)
+            if group:
+                self._answer(await self._commit(group))
+
+    async def _commit(self, group: list[Arrived]) -> Result:
+        """The group's result once it is durable; tried again for as long as it takes."""
+        pause_s = STORE_RETRY_FIRST_S
+        while True:
+            try:
+                result = await self._in_thread(self._store.take, group)
+            except OperationalError as error:
+                self.totals.store_failures += 1
+                self._limit.warning(
+                    "store", "billing=%s database cannot write: %s", self._name, error.orig
+                )
+            else:
+                self._limit.forget("store")
+                return result
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, STORE_RETRY_MAX_S)
+
+    def _answer(self, result: Result) -> None:
+        """Everything in `result` is committed: tell the head-ends, and a person what was odd."""
+        counts = result.counts
+        self.totals.batches += counts.batches
+        self.totals.readings += counts.new + counts.replaced
+        self.totals.refused_messages += counts.refused_messages
+        for refusal in result.refusals:
+            self._limit.warning(
+                (refusal.headend, refusal.code),
+                "headend=%s message refused code=%s reason=%s",
+                refusal.headend,
+                refusal.code,
+                cleaned(refusal.reason),
+            )
+        if counts.conflicts:
+            self._limit.warning("conflict", "conflicting readings kept apart: %d", counts.conflicts)
+        if counts.recovered:
+            self._limit.warning(
+                "recovered", "readings below the cursor that were unknown: %d", counts.recovered
+            )
+        self._receipts.update(result.receipts)
+        self._something_to_say.set()
+        for stream, from_seq in result.resumes.items():
+            if stream[1] not in self._peers[stream[0]].superseded:
+                self._ask(stream, from_seq)
+
+    # -- what head-ends say of themselves
+
+    async def _take_status(self, peer: _Peer, message: Message) -> None:
+        if not message.payload:
+            return  # somebody cleared the retained message
+        try:
+            status = decode_status(message.payload)
+            _check_sender(status, peer.name)
+        except FeedError as error:
+            self.totals.refused_messages += 1
+            self._limit.warning(
+                (peer.name, "status", error.code),
+                "headend=%s status refused code=%s reason=%s",
+                peer.name,
+                error.code,
+                cleaned(str(error)),
+            )
+            arrived = Arrived(peer.name, message.topic, message.payload)
+            await self._in_thread(self._store.refuse, arrived, error)
+            return
+        if status.online and self._name not in status.consumers:
+            self._limit.warning(
+                (peer.name, "not configured"),
+                "headend=%s does not know the consumer %s: add it to feed.consumers there",
+                peer.name,
+                self._name,
+            )
+        if peer.epoch not in (None, status.epoch):
+            log.warning("headend=%s epoch=%s begins", peer.name, status.epoch)
+            peer.superseded.add(str(peer.epoch))
+        peer.superseded.discard(status.epoch)
+        is_news = status.epoch != peer.epoch or (status.online and not peer.is_online)
+        peer.epoch, peer.is_online = status.epoch, status.online
+        if is_news and status.online:
+            through_seq = await self._in_thread(self._store.learn_epoch, peer.name, status.epoch)
+            self._ask((peer.name, status.epoch), through_seq + 1)
+
+    def _ask(self, stream: Stream, from_seq: int) -> None:
+        """Ask for the stream from `from_seq` on; not for the same again within a few seconds."""
+        asked, at = self._asked.get(stream, (0, float("-inf")))
+        now = self._clock.monotonic()
+        if asked == from_seq and now - at < RESUME_AGAIN_S:
+            return
+        self._asked[stream] = (from_seq, now)
+        self._resumes[stream] = from_seq
+        self._something_to_say.set()
+
+    async def _speak(self, pipe: Pipe) -> None:
+        """Send what there is to say; of several receipts of a stream only the latest."""
+        while True:
+            await self._something_to_say.wait()
+            self._something_to_say.clear()
+            while self._receipts or self._resumes:
+                if self._receipts:
+                    (headend, epoch), through_seq = self._receipts.popitem()
+                    receipt = Receipt(epoch=epoch, through_seq=through_seq)
+                    if await self._send(pipe, self._peers[headend], encode(receipt)):
+                        self.totals.receipts += 1
+                if self._resumes:
+                    (headend, epoch), from_seq = self._resumes.popitem()
+                    resume = Resume(epoch=epoch, from_seq=from_seq)
+                    if await self._send(pipe, self._peers[headend], encode(resume)):
+                        self.totals.resumes += 1
+
+    async def _send(self, pipe: Pipe, peer: _Peer, payload: bytes) -> bool:
+        try:
+            await pipe.publish(peer.topics.receipts(self._name), payload)
+        except PublishRefused as error:
+            self._limit.warning((peer.name, "receipt"), "headend=%s %s", peer.name, error)
+            return False
+        return True
+
+    async def _in_thread(self, call: Callable[..., _T], *args: object) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
+
+
+def _check_sender(status: Status, headend: str) -> None:
+    if status.headend != headend:
+        msg = f"a status of {status.headend} on the topic of {headend}"
+        raise FeedError(msg, code="wrong_stream")
