@@ -5,6 +5,9 @@ a bus together get at most `dead_share` of the line's time plus the burst CREDIT
 probe: a probe needs credit, credit grows with the time by that share, and each probe is paid with
 the time it took including the silence after it. Probes that a person asks for are never held up;
 they are paid for all the same, so that the automatic ones wait the longer.
+
+Within the share the dead are equal: after a silent probe a device waits for its back-off, or for as
+long as one probe of every dead device would need, whichever is longer.
 """
 
 from dataclasses import dataclass
@@ -28,6 +31,7 @@ class _Device:
     failed_in_row: int = 0
     silent_since: float = 0.0
     backoff_s: float = 0.0  # 0.0: alive
+    probe_s: float = 0.0  # what its last probe took of the line's time
     next_probe: float = 0.0
 
 
@@ -66,6 +70,7 @@ class DeviceBook:
         credit_s = self._credit(now)
         if known.backoff_s > 0:
             self.dead_s += line_s
+            known.probe_s = line_s
             self._credit_s = max(-DEBT_MAX_S, credit_s - line_s)
         if outcome not in _ANSWERED:
             return
@@ -85,11 +90,14 @@ class DeviceBook:
             known.silent_since = now
         known.failed_in_row += 1
         settings = self._settings
+        turn_s = 0.0
         if known.backoff_s > 0:
             known.backoff_s = min(known.backoff_s * 2, settings.dead_probe_max_s)
+            dead = sum(d.backoff_s > 0 for d in self._devices.values())
+            turn_s = known.probe_s * dead / settings.dead_share
         elif known.failed_in_row >= settings.dead_after:
             known.backoff_s = settings.dead_probe_first_s
-        known.next_probe = now + known.backoff_s
+        known.next_probe = now + max(known.backoff_s, turn_s)
 
     def statistics(self, now: float) -> dict[str, DeviceStatistics]:
         """What is known of each device."""

@@ -1,6 +1,7 @@
 """One conversation at a time: time-outs, gaps, echoes, noise, retries, what is an answer."""
 
 import asyncio
+import itertools
 
 import pytest
 from bus_bench_line import CHAR_S, FakeLink, Say, answer, answering, ask, frame, line, run_virtual
@@ -56,7 +57,7 @@ def test_two_callers_never_share_the_line():
     async def scenario():
         async with line() as bench:
             await asyncio.gather(*(bench.bus.exchange(ask("abc"[i % 3], i)) for i in range(9)))
-            for (sent, data), (after, _) in zip(bench.link.sent, bench.link.sent[1:], strict=False):
+            for (sent, data), (after, _) in itertools.pairwise(bench.link.sent):
                 reply_s = (len(data) + len(answer(data))) * CHAR_S + 0.1 + 0.030
                 assert after - sent == pytest.approx(reply_s, abs=0.0001)
 
