@@ -1,4 +1,4 @@
-"""Which broker, and how to reach it: the parsed form of a broker URL with its secrets' files.
+"""Which broker, and how to reach it, with the files its secrets stand in.
 
 Secrets are read from files when a connection is made and never kept, printed or logged.
 """
@@ -8,12 +8,10 @@ import ssl
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from headend.domain.errors import ConfigError
 
 PORT_PLAIN = 1883
-PORT_TLS = 8883
 SECRET_BYTES_MAX = 4096
 
 
@@ -48,8 +46,10 @@ class TlsSpec:
 class BrokerSpec:
     """Everything a `Pipe` needs to know of the broker.
 
+    Plain text to any host but this machine is refused (ConfigError) unless `allow_plaintext`.
+
     `inflight_max`: messages sent and not acknowledged (20 to 50 is enough). `incoming_max`:
-    messages received and not yet taken; above it the socket is not read. `packet_bytes_max`: what
+    messages received and not yet taken: the window we grant the broker. `packet_bytes_max`: what
     an MQTT 5 broker may send us. `ack_timeout_s`: a message without its PUBACK for so long means
     that the connection is dead.
     """
@@ -60,12 +60,20 @@ class BrokerSpec:
     username: str | None = None
     password_file: Path | None = None
     tls: TlsSpec | None = None
+    allow_plaintext: bool = False
     keepalive_s: int = 20
     connect_timeout_s: float = 5.0
     ack_timeout_s: float = 10.0
     inflight_max: int = 20
     incoming_max: int = 64
     packet_bytes_max: int = 1024 * 1024
+
+    def __post_init__(self) -> None:
+        if self.tls is None and not self.allow_plaintext and not is_loopback(self.host):
+            raise ConfigError(
+                f"plain text to {self.host}: readings and passwords would cross the network open",
+                hint="TLS, or allow it by name where the network itself is closed",
+            )
 
     @property
     def name(self) -> str:
@@ -82,50 +90,6 @@ class BrokerSpec:
             msg = f"{self.password_file} is too large to hold a password"
             raise OSError(msg)
         return data.decode().rstrip("\r\n")
-
-
-def parse_broker_url(
-    url: str,
-    *,
-    username: str | None = None,
-    password_file: Path | None = None,
-    tls: TlsSpec | None = None,
-    version: MqttVersion = MqttVersion.AUTO,
-    allow_plaintext: bool = False,
-) -> BrokerSpec:
-    """`mqtt://host[:port]` or `mqtts://host[:port]`; ConfigError says what is wrong.
-
-    Plain text is refused for any host but this machine unless `allow_plaintext`.
-    """
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise ConfigError(f"broker URL cannot be read: {error}") from error
-    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
-        raise ConfigError("broker URL is none", hint="mqtt://host:1883 or mqtts://host:8883")
-    if parts.username is not None or parts.password is not None:
-        raise ConfigError(
-            "broker URL holds credentials", hint="name the user and a password_file beside it"
-        )
-    if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ConfigError("broker URL has more than host and port", hint="mqtt://host:1883")
-    encrypted = parts.scheme == "mqtts"
-    if not encrypted and tls is not None:
-        raise ConfigError("certificates with a plain mqtt:// URL", hint="mqtts://host:8883")
-    if not encrypted and not allow_plaintext and not is_loopback(parts.hostname):
-        raise ConfigError(
-            f"plain text to {parts.hostname}: readings and passwords would cross the network open",
-            hint="mqtts://, or allow it by name where the network itself is closed",
-        )
-    return BrokerSpec(
-        host=parts.hostname,
-        port=port or (PORT_TLS if encrypted else PORT_PLAIN),
-        version=version,
-        username=username,
-        password_file=password_file,
-        tls=(tls or TlsSpec()) if encrypted else None,
-    )
 
 
 def is_loopback(host: str) -> bool:

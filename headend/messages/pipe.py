@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 CLOSE_WAIT_S = 1.0
-RECEIVE_MAX = 64
+INCOMING_FACTOR = 16  # a broker without MQTT 5 has a window of its own
 _UNSUPPORTED_VERSION = "Unsupported protocol version"
 # What a broken or hostile broker can make the library raise out of its read and write calls.
 _LIBRARY_ERRORS = (OSError, ValueError, IndexError, KeyError, struct.error, MQTTException)
@@ -102,7 +102,6 @@ class Pipe:
         self._loop = asyncio.get_running_loop()
         self._client: paho.Client | None = None
         self._fd = -1
-        self._is_reading = False
         self._lost: str | None = None
         self._lost_event = asyncio.Event()
         self._connack: asyncio.Future[tuple[ReasonCode, object]] = self._loop.create_future()
@@ -111,10 +110,11 @@ class Pipe:
         self._inflight_max = spec.inflight_max
         self._room = asyncio.Event()
         self._room.set()
-        self._incoming: deque[Message] = deque()
+        self._incoming: deque[tuple[Message, int | None]] = deque()
         self._arrived = asyncio.Event()
         self._ticker: asyncio.TimerHandle | None = None
         self.version = MqttVersion.V5
+        self.dropped = 0  # messages at QoS 0 that found the queue full
 
     async def __aenter__(self) -> Self:
         wanted = self._spec.version
@@ -197,9 +197,9 @@ class Pipe:
             self._alive()
             self._arrived.clear()
             await self._arrived.wait()
-        message = self._incoming.popleft()
-        if len(self._incoming) < self._spec.incoming_max:
-            self._read_on()
+        message, mid = self._incoming.popleft()
+        if mid is not None and self._client is not None and self._lost is None:
+            self._client.ack(mid, 1)  # room for the next one at the broker
         return message
 
     async def wait_lost(self) -> None:
@@ -259,6 +259,7 @@ class Pipe:
             clean_session=None if is_v5 else True,
             protocol=MQTTProtocolVersion.MQTTv5 if is_v5 else MQTTProtocolVersion.MQTTv311,
             reconnect_on_failure=False,
+            manual_ack=True,
         )
         client.connect_timeout = self._spec.connect_timeout_s
         # More than we ever have in flight: the library must never queue behind our back.
@@ -278,7 +279,7 @@ class Pipe:
         if self.version is MqttVersion.V5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.MaximumPacketSize = spec.packet_bytes_max
-            properties.ReceiveMaximum = RECEIVE_MAX
+            properties.ReceiveMaximum = spec.incoming_max
         client.connect(spec.host, spec.port, spec.keepalive_s, properties=properties)
 
     def _watch_socket(self, client: paho.Client) -> None:
@@ -296,7 +297,6 @@ class Pipe:
         client.on_socket_close = self._on_socket_close
         client.on_socket_register_write = self._on_write_wanted
         client.on_socket_unregister_write = self._on_write_done
-        self._is_reading = True
         self._loop.add_reader(self._fd, self._on_readable)
         if client.want_write():
             self._loop.add_writer(self._fd, self._on_writable)
@@ -328,7 +328,6 @@ class Pipe:
             self._loop.remove_reader(self._fd)
             self._loop.remove_writer(self._fd)
             self._fd = -1
-        self._is_reading = False
 
     def _lose(self, reason: str) -> None:
         """The connection is over; whoever waits on it is told. Idempotent."""
@@ -364,7 +363,7 @@ class Pipe:
             client.loop_read()
             sock = client.socket()
             # A TLS socket may hold whole packets that select() cannot see.
-            while isinstance(sock, ssl.SSLSocket) and sock.pending() and self._is_reading:
+            while isinstance(sock, ssl.SSLSocket) and sock.pending():
                 client.loop_read()
                 sock = client.socket()
         except _LIBRARY_ERRORS as error:
@@ -391,17 +390,6 @@ class Pipe:
                 self._lose(f"no PUBACK for {self._spec.ack_timeout_s:.0f} s")
             break
 
-    def _pause_reading(self) -> None:
-        if self._is_reading and self._fd >= 0:
-            self._loop.remove_reader(self._fd)
-            self._is_reading = False
-
-    def _read_on(self) -> None:
-        if not self._is_reading and self._fd >= 0:
-            self._is_reading = True
-            self._loop.add_reader(self._fd, self._on_readable)
-            self._loop.call_soon(self._on_readable)  # what TLS has already taken off the socket
-
     # -- what the library calls, always inside one of the calls above
 
     def _on_connect(
@@ -426,10 +414,17 @@ class Pipe:
         except UnicodeDecodeError:
             log.warning("broker=%s a topic that is not UTF-8 was dropped", self._spec.name)
             return
-        self._incoming.append(Message(topic, bytes(message.payload), message.retain))
+        taken = Message(topic, bytes(message.payload), message.retain)
+        is_acked = message.qos > 0
+        if len(self._incoming) >= self._spec.incoming_max and not is_acked:
+            self.dropped += 1
+            return
+        if len(self._incoming) >= INCOMING_FACTOR * self._spec.incoming_max:
+            # A broker that minds no window. Whatever is lost here is sent again by its sender.
+            self._lose("more messages than the window allows")
+            return
+        self._incoming.append((taken, message.mid if is_acked else None))
         self._arrived.set()
-        if len(self._incoming) >= self._spec.incoming_max:
-            self._pause_reading()
 
     def _on_publish(
         self, _client: paho.Client, _data: object, mid: int, reason: ReasonCode, _props: object

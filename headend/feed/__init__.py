@@ -1,0 +1,1 @@
+"""Publishes each consumer's stream of the journal and moves its cursor on receipts only."""

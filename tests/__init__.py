@@ -1,0 +1,1 @@
+"""Tests of the project. Shared helpers stand in tests.support."""
