@@ -100,9 +100,9 @@ def _chunks(items: Sequence[_T], size: int) -> Iterator[list[_T]]:
         yield chunk
 
 
+_KEYS = ", ".join(["(?, ?, ?, ?)"] * LOOKUP_KEYS)
+_MATCH = " AND ".join(f"r.{n} = k.{n}" for n in ("meter", "point", "time_ms", "interval_s"))
 _LOOKUP = (
-    "WITH k (meter, point, time_ms, interval_s) AS (VALUES "
-    + ", ".join(["(?, ?, ?, ?)"] * LOOKUP_KEYS)
-    + f") SELECT {_ROW_COLUMNS} FROM k JOIN reading r ON r.meter = k.meter "  # noqa: S608
-    "AND r.point = k.point AND r.time_ms = k.time_ms AND r.interval_s = k.interval_s"
+    f"WITH k (meter, point, time_ms, interval_s) AS (VALUES {_KEYS}) "  # noqa: S608 - own names
+    f"SELECT {_ROW_COLUMNS} FROM k JOIN reading r ON {_MATCH}"
 )
