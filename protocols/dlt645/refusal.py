@@ -44,6 +44,17 @@ REASONS_SECURITY = (  # two bytes, low byte first, in the refusal of a security 
     "reserved",
     "password_setting",
 )
+REASONS_RELAY = (  # two bytes, low byte first, in the extended refusal of relay control (DCH)
+    "meter_suspended",
+    "mac",
+    "password",
+    "authentication_expired",
+    "command_expired",
+    "protected_supply",
+    "recovery_protected_supply",
+    "recovery_time",
+    "already_open",
+)
 
 
 def reasons_of(word: int, names: tuple[str, ...] = REASONS) -> tuple[str, ...]:

@@ -1,0 +1,1 @@
+"""What field engineers ask: explaining frames, reading, probing."""
