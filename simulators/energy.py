@@ -21,7 +21,7 @@ from decimal import Decimal
 from fractions import Fraction
 from itertools import accumulate
 from math import isqrt
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from simulators.curves import MINUTES_A_DAY, Constant, Curve
 
@@ -56,8 +56,7 @@ def shown_kwh(nwh: int) -> Decimal:
     return Decimal(nwh % WRAP_NWH // _COUNT_NWH).scaleb(-2)
 
 
-@dataclass(frozen=True, slots=True)
-class Channel:
+class Channel(NamedTuple):
     """One register: a direction, a tariff (0 = total), a phase (0 = all, 1..3 = a..c)."""
 
     direction: Direction
@@ -211,6 +210,7 @@ class EnergyModel:
         self._offset_ms = utc_offset_min * MINUTE_MS
         self._first_day = (timeline.origin_ms + self._offset_ms) // DAY_MS
         self._days: OrderedDict[int, _Day] = OrderedDict()
+        self._bases: dict[Channel, int] = {}
         self._before: dict[Channel, list[int]] = {}  # integral from the first day to each day
 
     @property
@@ -231,9 +231,11 @@ class EnergyModel:
 
     def register_nwh(self, channel: Channel, at_ms: int) -> int:
         """A register's exact content at a wall time; never falls, does not wrap."""
-        start = self._integral(channel, self.timeline.origin_ms)
-        now = self._integral(channel, self.timeline.energy_ms(at_ms))
-        return self._initial.get(channel, 0) + now - start
+        base = self._bases.get(channel)
+        if base is None:
+            start = self._integral(channel, self.timeline.origin_ms)
+            base = self._bases[channel] = self._initial.get(channel, 0) - start
+        return base + self._integral(channel, self.timeline.energy_ms(at_ms))
 
     def _integral(self, channel: Channel, energy_ms: int) -> int:
         """NWh from the start of the first day to an instant of energy time."""

@@ -32,6 +32,7 @@ from simulators.wire import Transmission
 
 FREEZES_KEPT = 62  # 0506xx01 .. 0506xx3E
 _EPOCH = dt.date(1970, 1, 1)
+_CLOCK_POINTS = frozenset({"date", "time", "clock"})
 _NO_DATA = error_byte("no_data")
 
 
@@ -291,21 +292,15 @@ class Meter645:
             return self._frozen_values(item, item.snapshot_nth, at_ms)
         if item.snapshot is not None:
             return None
-        clock = self._clock_value(item.point, at_ms)
-        if clock is not None:
-            return (clock,)
+        if item.point in _CLOCK_POINTS:
+            return (self._clock_value(item.point, at_ms),)
         return self._numbers(item, at_ms, {})
 
     def _clock_value(self, point: str | None, at_ms: int) -> Value:
         now = meter_time(self.meter_clock.local_ms(at_ms))
-        match point:
-            case "date":
-                return now.date
-            case "time":
-                return now.time
-            case "clock":
-                return now
-        return None
+        if point == "clock":
+            return now
+        return now.date if point == "date" else now.time
 
     def _frozen_values(self, item: Item, nth: int, at_ms: int) -> tuple[Value, ...] | None:
         self._take_freezes(at_ms)
