@@ -141,7 +141,7 @@ class Attempt:
         bad_at = self._bad_held
         if same:
             self._echo = True
-            self._keep(payload)
+            self._keep(payload, count=False)  # every exchange on such an adapter has one
             held = held[size:]
             bad_at = [index - size for index in bad_at]
         if held:
@@ -170,8 +170,8 @@ class Attempt:
             else:
                 self._foreign += 1
 
-    def _keep(self, raw: bytes) -> None:
-        self.stray_count += len(raw)
+    def _keep(self, raw: bytes, *, count: bool = True) -> None:
+        self.stray_count += len(raw) if count else 0
         self.stray += raw[: max(0, self._stray_max - len(self.stray))]
 
     def _flush(self) -> None:

@@ -13,9 +13,11 @@ from headend.bus import failures
 from headend.bus.attempt import Attempt
 from headend.bus.devices import DeviceBook
 from headend.bus.queue import Pending, RequestQueue
+from headend.bus.recorder import Recorder
 from headend.bus.request import BusRequest, Priority
 from headend.bus.settings import BusSettings
 from headend.bus.statistics import BusState, BusStatistics
+from headend.bus.timing import allowed_s
 from headend.bus.waiter import Waiter
 from headend.domain.clock import Clock
 from headend.domain.errors import BusError, NoAnswer, PortBusy, PortGone
@@ -26,7 +28,6 @@ log = logging.getLogger(__name__)
 
 STEP_S_MAX = 5.0  # an idle bus, or one without its port, takes a step at least this often
 PRESENT_POLL_S = 0.25  # how soon a device path that comes back is noticed
-WAKE_UP_BYTES = 4  # in front of a reply; counted into its time on the wire
 
 _ANSWERS = frozenset({Outcome.REPLY, Outcome.REFUSED})
 
@@ -66,7 +67,7 @@ class Bus:
         self._link = link
         self._settings = settings
         self._clock = clock
-        self._observer = observer
+        self._recorder = Recorder(name, observer)
         self._queue = RequestQueue(settings.queue_max)
         self._devices = DeviceBook(settings)
         self._numbers = 0
@@ -87,7 +88,6 @@ class Bus:
         self._between = bytearray()
         self._worked = False  # an answer came since the port was opened
         # counters
-        self._outcomes: Counter[Outcome] = Counter()
         self._counts: Counter[str] = Counter()
         self._busy_s = 0.0
         self._first_run_at: float | None = None
@@ -120,7 +120,8 @@ class Bus:
                     await self._absent(backoff_s)
         finally:
             self._state = BusState.STOPPED
-            self._fail_waiting(failures.stopped(self.name))
+            for pending in self._queue.drain():
+                self._fail(pending, failures.stopped(self.name))
 
     async def exchange(self, request: BusRequest) -> Exchange:
         """Ask and wait for the answer: an Exchange with outcome REPLY or REFUSED.
@@ -159,15 +160,15 @@ class Bus:
         counts = self._counts
         return BusStatistics(
             state=self._state,
-            exchanges=sum(self._outcomes.values()),
-            outcomes=dict(self._outcomes),
+            exchanges=sum(self._recorder.outcomes.values()),
+            outcomes=dict(self._recorder.outcomes),
             answered=counts["answered"],
             failed=counts["failed"],
             refused_full=counts["refused_full"],
             deadline_passed=counts["deadline_passed"],
             dead_waiting=counts["dead_waiting"],
-            stray_bytes=counts["stray_bytes"],
-            observer_failures=counts["observer_failures"],
+            stray_bytes=self._recorder.stray_bytes,
+            observer_failures=self._recorder.observer_failures,
             opens=counts["opens"],
             queue_len=len(self._queue),
             steps=counts["steps"],
@@ -185,7 +186,7 @@ class Bus:
         now = self._loop.time()
         attempt = self._attempt
         if attempt is None or attempt.outcome is not None:
-            self._counts["stray_bytes"] += len(data)
+            self._recorder.stray_bytes += len(data)
             self._between += data[: max(0, self._settings.stray_max - len(self._between))]
             self._clear_at = max(self._clear_at, now + self._quiet_s)
             return
@@ -259,14 +260,11 @@ class Bus:
         if was_open:
             return  # one try to open it again before those who wait are told
         self._down = error
-        self._fail_waiting(error)
+        for pending in self._queue.drain():
+            self._fail(pending, failures.gone(self.name, str(error), error))
 
     def _was_lost(self) -> PortGone:
         return failures.gone(self.name, f"{self._link.name} was lost: {self._lost}")
-
-    def _fail_waiting(self, cause: BusError) -> None:
-        for pending in self._queue.drain():
-            self._fail(pending, failures.gone(self.name, str(cause), cause))
 
     # -- the queue
 
@@ -400,7 +398,7 @@ class Bus:
         asked_at = sent_at + len(request.payload) * char_s
         attempt = Attempt(
             request,
-            ends_at=sent_at + self._allowed_s(request, char_s),
+            ends_at=sent_at + allowed_s(request, settings, char_s),
             idle_s=settings.silence_ms / 1000,
             idle_ends=char_s > 0,
             stray_before=bytes(self._between),
@@ -417,20 +415,20 @@ class Bus:
             self._disarm()
             if attempt.outcome is None:
                 attempt.abort(Outcome.CANCELLED)
-            exchange = self._record(pending, attempt, sent_ms, sent_at)
+            received_ms, ended_at = self._clock.now_ms(), loop.time()
+            if attempt.outcome in _ANSWERS:  # the stamp is the byte's, not that of waking up
+                assert attempt.last_byte_at is not None
+                received_ms, ended_at = self._last_byte_ms, attempt.last_byte_at
+            exchange = self._recorder.record(
+                pending,
+                attempt,
+                loop,
+                sent_ms=sent_ms,
+                received_ms=received_ms,
+                took_s=ended_at - sent_at,
+            )
             self._line_after(attempt, request.device, sent_at, asked_at)
         return exchange
-
-    def _allowed_s(self, request: BusRequest, char_s: float) -> float:
-        """From the first byte sent to the last byte of the reply."""
-        settings = self._settings
-        # Behind a converter of unknown speed the line is taken for a slow one.
-        char_s = char_s or settings.char_unknown_s
-        asked_s = len(request.payload) * char_s
-        if request.timeout_s is not None:
-            return asked_s + request.timeout_s
-        turnaround_s = (settings.reply_timeout_ms + settings.margin_ms) / 1000
-        return asked_s + turnaround_s + (request.reply_bytes + WAKE_UP_BYTES) * char_s
 
     def _send(self, attempt: Attempt, payload: bytes) -> None:
         try:
@@ -440,41 +438,6 @@ class Bus:
             attempt.abort(Outcome.PORT_GONE)
             return
         self._arm(attempt.ends_at)
-
-    def _record(self, pending: Pending, attempt: Attempt, sent_ms: int, sent_at: float) -> Exchange:
-        assert attempt.outcome is not None
-        assert self._loop is not None
-        received_ms, ended_at = self._clock.now_ms(), self._loop.time()
-        if attempt.outcome in _ANSWERS:
-            assert attempt.last_byte_at is not None
-            received_ms, ended_at = self._last_byte_ms, attempt.last_byte_at
-        exchange = Exchange(
-            bus=self.name,
-            device=pending.request.device,
-            request=pending.request.payload,
-            reply=attempt.reply,
-            sent_ms=sent_ms,
-            received_ms=received_ms,
-            took_ms=(ended_at - sent_at) * 1000,
-            attempt=pending.attempts,
-            outcome=attempt.outcome,
-            stray=bytes(attempt.stray),
-        )
-        self._outcomes[attempt.outcome] += 1
-        self._counts["stray_bytes"] += attempt.stray_count
-        # By the loop, so that what an observer raises is reported and does not end the bus; it
-        # runs before the caller, whose future is set after this.
-        self._loop.call_soon(self._observe, exchange)
-        return exchange
-
-    def _observe(self, exchange: Exchange) -> None:
-        told = False
-        try:
-            self._observer(exchange)
-            told = True
-        finally:
-            if not told:
-                self._counts["observer_failures"] += 1
 
     def _line_after(self, attempt: Attempt, device: str, sent_at: float, asked_at: float) -> None:
         """When the line is free again, and who pays for the time."""

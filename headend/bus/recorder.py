@@ -1,0 +1,61 @@
+"""Makes the record of every attempt, counts it, and tells it to the observer."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+from headend.bus.attempt import Attempt
+from headend.bus.queue import Pending
+from headend.domain.exchange import Exchange, Outcome
+
+
+class Recorder:
+    """Tells the observer by the event loop: what it raises is reported there and counted here.
+
+    It has been told before the caller of the exchange goes on, whose future is set later.
+    """
+
+    def __init__(self, bus: str, observer: Callable[[Exchange], None]) -> None:
+        self._bus = bus
+        self._observer = observer
+        self.outcomes: Counter[Outcome] = Counter()
+        self.stray_bytes = 0
+        self.observer_failures = 0
+
+    def record(
+        self,
+        pending: Pending,
+        attempt: Attempt,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        sent_ms: int,
+        received_ms: int,
+        took_s: float,
+    ) -> Exchange:
+        """The Exchange of an attempt that has ended."""
+        assert attempt.outcome is not None
+        exchange = Exchange(
+            bus=self._bus,
+            device=pending.request.device,
+            request=pending.request.payload,
+            reply=attempt.reply,
+            sent_ms=sent_ms,
+            received_ms=received_ms,
+            took_ms=took_s * 1000,
+            attempt=pending.attempts,
+            outcome=attempt.outcome,
+            stray=bytes(attempt.stray),
+        )
+        self.outcomes[attempt.outcome] += 1
+        self.stray_bytes += attempt.stray_count
+        loop.call_soon(self._tell, exchange)
+        return exchange
+
+    def _tell(self, exchange: Exchange) -> None:
+        told = False
+        try:
+            self._observer(exchange)
+            told = True
+        finally:
+            if not told:
+                self.observer_failures += 1
