@@ -1,0 +1,182 @@
+"""Stream entries to the feed's records: one builder for the memory's tail and for the file."""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from headend.domain.exchange import Exchange
+from headend.domain.meter import Event
+from headend.domain.reading import Reading, Side, Status, Verdict
+from headend.journal.codec import ONE, iso_cache, number_text
+from headend.journal.model import RecordClass, Stored, StreamEntry
+from headend.journal.points import point_facts
+from headend.messages.records import (
+    EventRecord,
+    ExchangeEvidence,
+    ExpiredRecord,
+    FreezeRecord,
+    ReadRecord,
+    Record,
+)
+
+_iso = iso_cache()
+
+# Generous bytes of JSON for everything of a record but its names and values.
+_READ_BYTES = 520
+_FREEZE_BYTES = 420
+_VALUE_BYTES = 40
+_EVIDENCE_BYTES = 220
+
+
+def evidence_ref(xid: int) -> str | None:
+    """How records point at their exchange; None when there was none."""
+    return f"x{xid}" if xid else None
+
+
+def freeze_key(reading: Reading, revision: int) -> tuple[object, ...] | None:
+    """What readings must share to travel as one freeze record; None = only as a read record.
+
+    The exchange is part of it (a record names one piece of evidence), and the unit must be the
+    one both ends know for the point (a freeze does not carry units).
+    """
+    if reading.interval_s is not None or point_facts(reading.point).unit != reading.unit:
+        return None
+    return (
+        reading.meter,
+        reading.service_point,
+        reading.time_ms,
+        reading.received_ms,
+        reading.due_ms,
+        reading.status,
+        reading.verdict,
+        reading.flags,
+        reading.multiplier,
+        reading.side,
+        reading.late,
+        reading.final,
+        revision,
+        None if reading.exchange is None else id(reading.exchange),
+    )
+
+
+def build_record(seq: int, entry: StreamEntry) -> Record:
+    """The record of an entry under its number."""
+    if entry.event is not None:
+        return event_record(seq, entry.event)
+    items = entry.items
+    if len(items) == 1:
+        return read_record(seq, items[0], with_evidence=entry.kind is RecordClass.BILLING)
+    return _freeze_record(seq, items, with_evidence=entry.kind is RecordClass.BILLING)
+
+
+def event_record(seq: int, event: Event) -> EventRecord:
+    """An event as it travels."""
+    return EventRecord(seq=seq, event=event.kind, at=_iso(event.at_ms), fields=event.fields)
+
+
+def read_record(seq: int, stored: Stored, *, with_evidence: bool = True) -> ReadRecord:
+    """One reading as it travels."""
+    r = stored.reading
+    value = r.value
+    status = r.status
+    verdict = r.verdict
+    multiplier = r.multiplier
+    due_ms = r.due_ms
+    return ReadRecord(
+        seq=seq,
+        read_id=stored.read_id,
+        meter=r.meter,
+        service_point=r.service_point,
+        point=r.point,
+        obis=point_facts(r.point).obis,
+        value=None if value is None else number_text(value),
+        unit=r.unit,
+        time=_iso(r.time_ms),
+        interval_s=r.interval_s,
+        received_at=_iso(r.received_ms),
+        due_at=None if due_ms is None else _iso(due_ms),
+        status="actual" if status is Status.ACTUAL else status.value,
+        verdict="ok" if verdict is Verdict.OK else verdict.value,
+        flags=list(r.flags),
+        revision=stored.revision,
+        late=r.late,
+        multiplier="1" if multiplier is ONE else number_text(multiplier),
+        side="secondary" if r.side is Side.SECONDARY else r.side.value,
+        evidence=evidence_ref(stored.exchange_id) if with_evidence else None,
+        final=r.final,
+    )
+
+
+def _freeze_record(seq: int, items: Sequence[Stored], *, with_evidence: bool) -> FreezeRecord:
+    first = items[0]
+    r = first.reading
+    values = {
+        s.reading.point: None if s.reading.value is None else number_text(s.reading.value)
+        for s in items
+    }
+    assert len(values) == len(items)
+    return FreezeRecord(
+        seq=seq,
+        meter=r.meter,
+        service_point=r.service_point,
+        values=values,
+        time=_iso(r.time_ms),
+        received_at=_iso(r.received_ms),
+        due_at=None if r.due_ms is None else _iso(r.due_ms),
+        status=r.status.value,
+        verdict=r.verdict.value,
+        flags=list(r.flags),
+        revision=first.revision,
+        late=r.late,
+        multiplier=number_text(r.multiplier),
+        side=r.side.value,
+        evidence=evidence_ref(first.exchange_id) if with_evidence else None,
+        final=r.final,
+    )
+
+
+def evidence(xid: int, exchange: Exchange, software: str) -> ExchangeEvidence:
+    """An exchange as it travels: upper-case hex, no spaces."""
+    reply = exchange.reply
+    return ExchangeEvidence(
+        ref=f"x{xid}",
+        request=exchange.request.hex().upper(),
+        reply=None if reply is None else reply.hex().upper(),
+        bus=exchange.bus,
+        received_at=_iso(exchange.received_ms),
+        attempts=exchange.attempt,
+        software=software,
+    )
+
+
+def entry_bytes(entry: StreamEntry) -> int:
+    """Roughly the JSON bytes of an entry's record; rather too many than too few."""
+    if entry.event is not None:
+        return 160 + len(msgspec.json.encode(entry.event.fields))
+    r = entry.items[0].reading
+    names = len(r.meter) + len(r.service_point) + len(r.point) + sum(map(len, r.flags))
+    if len(entry.items) == 1:
+        return _READ_BYTES + names
+    return _FREEZE_BYTES + names + sum(_VALUE_BYTES + len(s.reading.point) for s in entry.items)
+
+
+def evidence_bytes(exchange: Exchange) -> int:
+    """Roughly the JSON bytes of an exchange."""
+    hex_chars = 2 * (len(exchange.request) + len(exchange.reply or b""))
+    return _EVIDENCE_BYTES + hex_chars + len(exchange.bus)
+
+
+def merge_expired(records: Iterable[Record]) -> list[Record]:
+    """Neighbouring `expired` records become one."""
+    merged: list[Record] = []
+    for record in records:
+        last = merged[-1] if merged else None
+        if (
+            isinstance(record, ExpiredRecord)
+            and isinstance(last, ExpiredRecord)
+            and last.last_seq + 1 == record.first_seq
+        ):
+            merged[-1] = ExpiredRecord(first_seq=last.first_seq, last_seq=record.last_seq)
+        else:
+            merged.append(record)
+    return merged

@@ -1,0 +1,68 @@
+"""A day's due list as its summary and as lines; used for the frozen report and by readers."""
+
+import sqlite3
+from collections.abc import Iterator
+from datetime import date
+from typing import Any
+
+from headend.domain.due import DueKey, DueState
+from headend.journal.codec import DUE_STATES, Names
+from headend.journal.model import DueLine
+from headend.journal.schema import day_number, day_tables, table_name
+
+SCHEMA_DUE = "due/1"
+
+
+def due_lines(connection: sqlite3.Connection, names: Names, day: date) -> Iterator[DueLine]:
+    """Every due point of a day, by meter, point and instant. Nothing for a day never frozen."""
+    number = day_number(day)
+    if number not in day_tables(connection).get("d", ()):
+        return
+    rows = connection.execute(
+        "SELECT meter, point, due_ms, bus, area, window_end_ms, state, reason, read_id,"  # noqa: S608
+        f" after_close FROM {table_name('d', number)} ORDER BY meter, point, due_ms"
+    )
+    for meter, point, due_ms, bus, area, window_end_ms, state, reason, read_id, after in rows:
+        yield DueLine(
+            DueKey(names[meter], names[point], due_ms),
+            names[bus],
+            names[area] if area else None,
+            window_end_ms,
+            DUE_STATES[state],
+            reason,
+            None if read_id is None else read_id.hex(),
+            bool(after),
+        )
+
+
+def due_summary(connection: sqlite3.Connection, names: Names, day: date) -> dict[str, Any]:
+    """The counts of a day as they stand now."""
+    (frozen,) = connection.execute(
+        "SELECT coalesce(max(frozen), 0) FROM due_days WHERE day=?", (day.isoformat(),)
+    ).fetchone()
+    summary: dict[str, Any] = {"schema": SCHEMA_DUE, "day": day.isoformat(), "frozen": frozen}
+    summary |= {state.value: 0 for state in DueState}
+    by_reason: dict[str, int] = {}
+    by_bus: dict[str, dict[str, Any]] = {}
+    after_close = 0
+    number = day_number(day)
+    rows: list[tuple[Any, ...]] = []
+    if number in day_tables(connection).get("d", ()):
+        rows = connection.execute(
+            "SELECT bus, state, CASE WHEN state IN (0, 5) THEN reason END, after_close, count(*)"  # noqa: S608
+            f" FROM {table_name('d', number)} GROUP BY 1, 2, 3, 4"
+        ).fetchall()
+    for bus_id, code, reason, after, count in rows:
+        bus, state = names[bus_id], DUE_STATES[code].value
+        line = by_bus.setdefault(bus, {"bus": bus, "frozen": 0} | {s.value: 0 for s in DueState})
+        line["frozen"] += count
+        line[state] += count
+        summary[state] += count
+        after_close += count if after else 0
+        if reason is not None:
+            by_reason[reason] = by_reason.get(reason, 0) + count
+    summary["after_close"] = after_close
+    summary["closed_at"] = None
+    summary["by_reason"] = dict(sorted(by_reason.items()))
+    summary["by_bus"] = [by_bus[bus] for bus in sorted(by_bus)]
+    return summary

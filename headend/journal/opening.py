@@ -1,0 +1,306 @@
+"""Opens the journal's file for writing: one writer, a sound file, today's schema.
+
+A damaged file is moved aside, never repaired in place and never deleted, and a fresh one is begun
+so that reading goes on. A file of a newer release is refused and left alone.
+"""
+
+import fcntl
+import logging
+import os
+import shutil
+import sqlite3
+import struct
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from headend.domain.clock import Clock, to_datetime
+from headend.domain.errors import JournalError
+from headend.domain.meter import Event
+from headend.journal import schema
+from headend.journal.errors import JournalBusy, SchemaNewer
+
+log = logging.getLogger(__name__)
+
+_WAL_HEADER = 32
+_WAL_FRAME_HEADER = 24
+_WAL_MAGICS = (0x377F0682, 0x377F0683)
+_SQLITE_MAGIC = b"SQLite format 3\x00"
+
+
+@dataclass(slots=True)
+class Opened:
+    """A journal ready for its writer. `alarms` are events to be recorded first.
+
+    `log_damaged`: committed records may be missing at the end; a new epoch is needed.
+    """
+
+    connection: sqlite3.Connection
+    lock: int
+    alarms: list[Event]
+    fresh: bool
+    log_damaged: bool
+
+
+class _Damaged(Exception):  # noqa: N818 - never leaves this module
+    """The file failed a check; the text says which."""
+
+
+def open_for_writing(path: Path, clock: Clock) -> Opened:
+    """Lock, check, set aside what is damaged, migrate. Blocking: may take as long as reading the
+    whole file does.
+
+    JournalBusy when another process writes it; SchemaNewer when a newer release did.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = _lock(path)
+    try:
+        return _open_locked(path, clock, lock)
+    except BaseException:
+        os.close(lock)
+        raise
+
+
+def _open_locked(path: Path, clock: Clock, lock: int) -> Opened:
+    alarms: list[Event] = []
+    log_damaged = False
+    if _anything(path) or _anything(_wal(path)):
+        try:
+            alarm = _check(path, clock)
+        except _Damaged as damage:
+            alarms.append(_set_aside(path, clock, str(damage)))
+        else:
+            log_damaged = alarm is not None
+            alarms += [alarm] if alarm is not None else []
+    connection = connect(path)
+    try:
+        for pragma in schema.PRAGMAS:
+            connection.execute(pragma).fetchall()
+        steps = schema.migrate(connection)
+        fresh = connection.execute("SELECT 1 FROM meta WHERE key='epoch'").fetchone() is None
+        if fresh:
+            _begin(connection, clock, "set aside" if alarms else "new")
+        elif steps:
+            log.info("journal=%s migrated steps=%d", path, steps)
+    except sqlite3.Error as error:
+        connection.close()
+        msg = f"the journal {path} could not be opened: {error}"
+        raise JournalError(msg) from error
+    except BaseException:
+        connection.close()
+        raise
+    return Opened(connection, lock, alarms, fresh=fresh, log_damaged=log_damaged)
+
+
+def _anything(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection without implicit transactions, usable by the thread it is handed to."""
+    return sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, cached_statements=512
+    )
+
+
+def connect_read_only(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write. JournalError when there is no journal at the path."""
+    if not path.exists():
+        msg = f"there is no journal at {path}: has the daemon run with this configuration?"
+        raise JournalError(msg)
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    connection = sqlite3.connect(
+        uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=512
+    )
+    connection.execute("PRAGMA busy_timeout=5000")
+    return connection
+
+
+def new_epoch_row(connection: sqlite3.Connection, now_ms: int, reason: str) -> str:
+    """Begin an epoch in the caller's transaction; its id."""
+    epoch = str(uuid4())
+    connection.execute(
+        "INSERT INTO epochs (epoch, begun_ms, reason) VALUES (?,?,?)", (epoch, now_ms, reason)
+    )
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (epoch,))
+    return epoch
+
+
+def _begin(connection: sqlite3.Connection, clock: Clock, reason: str) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    new_epoch_row(connection, clock.now_ms(), reason)
+    connection.executemany(
+        "INSERT INTO meta VALUES (?,?)", [("next_rid", "1"), ("next_xid", "1"), ("next_event", "1")]
+    )
+    connection.execute("COMMIT")
+
+
+def _lock(path: Path) -> int:
+    lock_path = path.with_name(path.name + ".lock")
+    lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        msg = (
+            f"the journal {path} is held by another process: only one daemon may write it. "
+            "Stop the other one, or give this one a data directory of its own"
+        )
+        raise JournalBusy(msg) from error
+    return lock
+
+
+# -- checks
+
+
+def _check(path: Path, clock: Clock) -> Event | None:
+    """Prove the file usable; an alarm when its log has lost its end. _Damaged otherwise."""
+    if not _anything(path):
+        msg = "the file is gone, only its log is there"
+        raise _Damaged(msg)
+    with path.open("rb") as file:
+        head = file.read(len(_SQLITE_MAGIC))
+    if head != _SQLITE_MAGIC:
+        msg = "it is not an SQLite database"
+        raise _Damaged(msg)
+    commits = _wal_commits(_wal(path))
+    try:
+        with closing(connect(path)) as connection:
+            lost = _check_open(connection, path, commits)
+            # Before the connection is closed: closing brings the log home and removes it.
+            return _keep_wal(path, clock, lost) if lost else None
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError) and not _says_damage(error):
+            msg = f"the journal {path} could not be opened: {error}"
+            raise JournalError(msg) from error
+        raise _Damaged(str(error)) from error
+
+
+def _check_open(connection: sqlite3.Connection, path: Path, commits: list[int]) -> int:
+    """The number of commits the log has lost."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application != schema.APPLICATION_ID and (application or version or tables):
+        msg = f"it is not a journal (application id {application:#x})"
+        raise _Damaged(msg)
+    if version > len(schema.MIGRATIONS):
+        msg = (
+            f"the journal {path} has schema {version}, this release knows up to "
+            f"{len(schema.MIGRATIONS)}: start the release that wrote it. The file was not touched"
+        )
+        raise SchemaNewer(msg)
+    frames = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
+    lost = sum(1 for frame in commits if frame > frames)
+    pragma = "integrity_check(1)" if lost else "quick_check(1)"
+    (found,) = connection.execute(f"PRAGMA {pragma}").fetchone()
+    if found != "ok":
+        raise _Damaged(found.replace("\n", " "))
+    return lost
+
+
+def _says_damage(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _wal(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
+def _wal_commits(wal: Path) -> list[int]:
+    """Frame numbers (from 1) of the commits that a WAL's bytes speak of, readable or not.
+
+    SQLite stops at the first frame whose checksum fails and says nothing: what was committed
+    behind it is gone without a word. Comparing its count with this one shows it. Frames of an
+    earlier round of the log have other salts and do not count; the last commit may be one that
+    was being written when the power went, so it alone is no proof of loss.
+    """
+    if not wal.exists() or wal.stat().st_size < _WAL_HEADER + _WAL_FRAME_HEADER:
+        return []
+    commits: list[int] = []
+    with wal.open("rb") as file:
+        magic, _version, page_size, _count, salts = struct.unpack(">IIII8s", file.read(24))
+        header_sound = magic in _WAL_MAGICS and page_size in _page_sizes()
+        if not header_sound:
+            page_size = 4096
+            file.seek(_WAL_HEADER + 8)
+            salts = file.read(8)
+        size = wal.stat().st_size
+        for number, at in enumerate(
+            range(_WAL_HEADER, size - _WAL_FRAME_HEADER + 1, _WAL_FRAME_HEADER + page_size), 1
+        ):
+            file.seek(at)
+            _page, pages, frame_salts = struct.unpack(">II8s", file.read(16))
+            if pages and frame_salts == salts:
+                commits.append(number)
+    return commits if not header_sound else _but_torn(commits)
+
+
+def _but_torn(commits: list[int]) -> list[int]:
+    return commits[:-1]
+
+
+def _page_sizes() -> frozenset[int]:
+    return frozenset(1 << n for n in range(9, 17))
+
+
+# -- setting aside
+
+
+def _aside_name(path: Path, clock: Clock, word: str) -> Path:
+    stamp = f"{to_datetime(clock.now_ms()):%Y%m%dT%H%M%SZ}"
+    aside = path.with_name(f"{path.name}.{word}-{stamp}")
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.{word}-{stamp}.{number}")
+    return aside
+
+
+def _set_aside(path: Path, clock: Clock, found: str) -> Event:
+    aside = _aside_name(path, clock, "damaged")
+    for suffix in ("", "-wal", "-shm"):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(aside.with_name(aside.name + suffix))
+    _sync(path.parent)
+    message = (
+        f"the journal was damaged ({found}) and was set aside as {aside}; a new one has been "
+        f'begun and reading goes on. To look at it: sqlite3 {aside} ".recover" > salvage.sql'
+    )
+    log.error("%s", message)
+    fields = {
+        "alarm": "journal_damaged",
+        "found": found,
+        "set_aside": str(aside),
+        "message": message,
+    }
+    return Event("alarm", clock.now_ms(), fields)
+
+
+def _keep_wal(path: Path, clock: Clock, lost: int) -> Event:
+    aside = _aside_name(_wal(path), clock, "damaged")
+    shutil.copyfile(_wal(path), aside)
+    message = (
+        f"the journal's log had lost its end (about {lost} commits); what is whole was kept, a "
+        f"new epoch begun, and the log copied to {aside}. Values of the last minutes may be "
+        "missing: they are read again as far as meters keep them"
+    )
+    log.error("%s", message)
+    fields = {
+        "alarm": "journal_log_damaged",
+        "commits_lost": lost,
+        "set_aside": str(aside),
+        "message": message,
+    }
+    return Event("alarm", clock.now_ms(), fields)
+
+
+def _sync(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,55 @@
+"""The newest records of one stream, kept in memory so that live feeding reads no file."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from headend.journal.build import build_record, entry_bytes, evidence, evidence_bytes
+from headend.journal.model import RecordClass, StreamEntry, StreamSlice
+
+if TYPE_CHECKING:
+    from headend.messages.records import ExchangeEvidence, Record
+
+
+class Tail:
+    """Consecutive entries from `first_seq` on; at most twice `entries_max` are held."""
+
+    def __init__(self, first_seq: int, entries_max: int) -> None:
+        self.first_seq = first_seq
+        self._entries: list[StreamEntry] = []
+        self._entries_max = entries_max
+
+    def extend(self, first_seq: int, entries: Sequence[StreamEntry]) -> None:
+        """Add the entries that were committed; the oldest make room."""
+        assert first_seq == self.first_seq + len(self._entries)
+        self._entries.extend(entries)
+        if len(self._entries) > 2 * self._entries_max:
+            self._drop(len(self._entries) - self._entries_max)
+
+    def drop_through(self, seq: int) -> None:
+        """What is receipted is no longer needed here; a replay reads the file."""
+        if seq >= self.first_seq:
+            self._drop(min(seq - self.first_seq + 1, len(self._entries)))
+
+    def read(self, from_seq: int, records_max: int, bytes_max: int) -> StreamSlice:
+        """The same records as the file would give. `from_seq` is not below `first_seq`."""
+        index = from_seq - self.first_seq
+        records: list[Record] = []
+        used: dict[str, ExchangeEvidence] = {}
+        size = 0
+        for seq, entry in enumerate(self._entries[index : index + records_max], from_seq):
+            size += entry_bytes(entry)
+            item = entry.items[0] if entry.items and entry.kind is RecordClass.BILLING else None
+            exchange = None if item is None else item.reading.exchange
+            ref = "" if item is None else f"x{item.exchange_id}"
+            if exchange is not None and ref not in used:
+                size += evidence_bytes(exchange)
+            if records and size > bytes_max:
+                break
+            if exchange is not None and item is not None and ref not in used:
+                used[ref] = evidence(item.exchange_id, exchange, item.software)
+            records.append(build_record(seq, entry))
+        return StreamSlice(from_seq, records, list(used.values()))
+
+    def _drop(self, count: int) -> None:
+        del self._entries[:count]
+        self.first_seq += count
