@@ -301,18 +301,19 @@ class Dlt645Session:
 
     async def _believed(self, target: Target, ask: _Ask, trail: _Trail, *, twice: bool) -> _Read:
         """One good reply; where parity is unseen and `twice`, one that its predecessor confirms."""
-        if self._port.parity_seen or not twice:
-            return await self._ask(target.di, ask, trail)
         before: _Read | None = None
         for _ in range(READS_MAX):
             try:
                 read = await self._ask(target.di, ask, trail)
             except BadReply as error:
                 # A damaged digit may show in the content: as good as a read that disagrees.
-                if error.code in _SAME_AGAIN or len(trail.exchanges) >= READS_MAX:
+                if self._final(error) or len(trail.exchanges) >= READS_MAX:
                     raise
                 before = None
                 continue
+            # Known for sure only now: the port may have been opened by this very request.
+            if self._port.parity_seen or not twice:
+                return read
             if before is not None and self._confirms(target, before, read):
                 return read
             before = read
@@ -321,6 +322,10 @@ class Dlt645Session:
             "the line damages bytes unseen"
         )
         raise BadReply(message, code="reads_disagree")
+
+    def _final(self, error: BadReply) -> bool:
+        """Asking again would give the same: no damage can have come unseen, or it is no damage."""
+        return self._port.parity_seen or error.code in _SAME_AGAIN
 
     def _confirms(self, target: Target, first: _Read, second: _Read) -> bool:
         return confirms(
@@ -337,7 +342,7 @@ class Dlt645Session:
             try:
                 return await self._ask(di, ask, trail)
             except BadReply as error:
-                if self._port.parity_seen or error.code in _SAME_AGAIN or not left:
+                if self._final(error) or not left:
                     raise
         raise AssertionError
 
