@@ -35,7 +35,7 @@ _ANSWERS = frozenset({Outcome.REPLY, Outcome.REFUSED})
 class Bus:
     """One half-duplex medium.
 
-    Before each request the line is quiet for the gap (after a time-out: for Tb). Bytes that come
+    Before each request the line is quiet for the gap (after a time-out: for longer). Bytes that come
     outside an attempt are stray: they are counted, go into the `stray` of the next attempt, and
     are never an answer. Silence, damage, incomplete and foreign frames are repeated up to the
     request's attempts within its deadline; refusals are returned and never repeated. Between two
@@ -226,7 +226,7 @@ class Bus:
         settings = self._settings
         # What was asked before the port was lost may still be answered.
         again = self._counts["opens"] > 0
-        self._quiet_s = (settings.silence_ms if again else settings.gap_ms) / 1000
+        self._quiet_s = (settings.silence_after_timeout_ms if again else settings.gap_ms) / 1000
         self._clear_at = now + self._quiet_s
         self._counts["opens"] += 1
         self._worked = False
@@ -399,7 +399,7 @@ class Bus:
         attempt = Attempt(
             request,
             ends_at=sent_at + allowed_s(request, settings, char_s),
-            idle_s=settings.silence_ms / 1000,
+            idle_s=settings.inter_byte_ms / 1000,
             idle_ends=char_s > 0,
             stray_before=bytes(self._between),
             stray_max=settings.stray_max,
@@ -450,7 +450,7 @@ class Bus:
             self._quiet_s = settings.gap_ms / 1000
             self._clear_at = max(self._clear_at, attempt.last_byte_at + self._quiet_s)
         else:
-            self._quiet_s = max(settings.silence_ms, settings.gap_ms) / 1000
+            self._quiet_s = max(settings.silence_after_timeout_ms, settings.gap_ms) / 1000
             quiet_since = now if not attempt.line_quiet else attempt.last_byte_at or now
             self._clear_at = max(quiet_since, asked_at) + self._quiet_s
         self._busy_s += now - sent_at

@@ -92,11 +92,11 @@ class DeviceBook:
         settings = self._settings
         turn_s = 0.0
         if known.backoff_s > 0:
-            known.backoff_s = min(known.backoff_s * 2, settings.dead_probe_max_s)
+            known.backoff_s = min(known.backoff_s * 2, settings.probe_max_s)
             dead = sum(d.backoff_s > 0 for d in self._devices.values())
             turn_s = known.probe_s * dead / settings.dead_share
         elif known.failed_in_row >= settings.dead_after:
-            known.backoff_s = settings.dead_probe_first_s
+            known.backoff_s = settings.probe_first_s
         known.next_probe = now + max(known.backoff_s, turn_s)
 
     def statistics(self, now: float) -> dict[str, DeviceStatistics]:

@@ -115,7 +115,7 @@ def test_after_a_time_out_the_line_must_be_silent_before_the_next_request():
     async def scenario():
         request_s = 7 * CHAR_S
         late = Say(frame("a", "r", 1, b"OLD"), after_s=1.0)
-        async with line(nth([late]), silence_ms=500) as bench:
+        async with line(nth([late]), silence_after_timeout_ms=500) as bench:
             await bench.bus.exchange(ask(attempts=2))
             last_byte = request_s + 1.0 + len(late.data) * CHAR_S
             (first, _), (second, _) = bench.link.sent

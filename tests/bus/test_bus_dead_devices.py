@@ -52,7 +52,7 @@ def test_requests_queued_before_a_meter_died_are_refused_too():
 
 def test_probes_are_single_tries_ever_further_apart():
     async def scenario():
-        settings = {"dead_share": 1.0, "dead_probe_max_s": 16.0}
+        settings = {"dead_share": 1.0, "probe_max_s": 16.0}
         async with line(silent_for("a"), **settings) as bench:
             await kill(bench, "a")
             before = len(bench.link.sent)
@@ -99,7 +99,7 @@ def test_one_silent_meter_of_ten_leaves_the_others_their_rate_within_the_stated_
 def test_many_dead_meters_together_get_no_more_than_the_share():
     async def scenario():
         dead = "abcdefghijklmnopqrst"
-        async with line(silent_for(*dead), dead_probe_max_s=10.0) as bench:
+        async with line(silent_for(*dead), probe_max_s=10.0) as bench:
             until = bench.loop.time() + 1800
             while bench.loop.time() < until:
                 for device in dead + "z":

@@ -212,7 +212,7 @@ async def test_a_pulled_adapter_that_comes_back_is_found_by_itself(tmp_path):
     meter = Meter(tmp_path / "ttyUSB0")
     meter.plug()
     spec = SerialSpec(str(meter.path), baud=9600, parity="even")
-    async with running(spec, silence_ms=50) as (bus, seen):
+    async with running(spec, silence_after_timeout_ms=50) as (bus, seen):
         assert (await bus.exchange(ask())).outcome is Outcome.REPLY
         for _ in range(2):
             meter.pull()
@@ -233,7 +233,10 @@ async def test_a_converter_that_restarts_is_found_by_itself():
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with running(TcpSpec("127.0.0.1", port, baud=9600), silence_ms=50) as (bus, _):
+    async with running(TcpSpec("127.0.0.1", port, baud=9600), silence_after_timeout_ms=50) as (
+        bus,
+        _,
+    ):
         assert (await bus.exchange(ask())).outcome is Outcome.REPLY
         server.close()
         connection = bus._link._connection
