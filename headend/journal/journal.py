@@ -21,7 +21,7 @@ from headend.domain.errors import JournalError
 from headend.domain.exchange import Exchange
 from headend.domain.meter import Event
 from headend.domain.reading import Reading
-from headend.journal import operations
+from headend.journal import due_moves, operations
 from headend.journal.codec import Names
 from headend.journal.errors import BelowOldest, BeyondJournal, UnknownConsumer
 from headend.journal.group import Group
@@ -174,18 +174,20 @@ class Journal:
         *,
         meter: str,
         from_ms: int,
+        successor: str | None = None,
     ) -> int:
         """Record a dated meter event and bear again what it makes wrong, in one transaction.
 
         Every current reading of `meter` from `from_ms` on is withdrawn (a revision without value,
         status `null`, flag `withdrawn`) and born again as `change` says: an empty sequence for
         "it never was", other readings under the right meter or multiplier. `change` runs in the
-        writer thread and must be pure. The number of readings withdrawn.
+        writer thread and must be pure. With `successor` (an exchange) the due points of `meter`
+        from then on become that meter's. The number of readings withdrawn.
         """
         msgspec.json.encode(event.fields)
         return await self._solo(
             lambda group: operations.apply_meter_event(
-                group, event, change, meter=meter, from_ms=from_ms
+                group, event, change, meter=meter, from_ms=from_ms, successor=successor
             )
         )
 
@@ -220,6 +222,10 @@ class Journal:
     async def open_days(self) -> list[date]:
         """The frozen days that are not closed, oldest first."""
         return await self._solo(operations.open_days)
+
+    async def settled_due(self, from_ms: int) -> frozenset[DueKey]:
+        """The due points from an instant on that are no longer open."""
+        return await self._solo(lambda group: due_moves.settled_due(group, from_ms))
 
     async def bases(self) -> dict[tuple[str, str], Base]:
         """The last good register of every (meter, point): verdict ok, status actual."""

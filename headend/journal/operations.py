@@ -23,6 +23,7 @@ from headend.journal.codec import (
     insert_sql,
     stored_from_row,
 )
+from headend.journal.due_moves import hand_over
 from headend.journal.duereport import due_summary
 from headend.journal.group import Group
 from headend.journal.model import (
@@ -166,6 +167,7 @@ def apply_meter_event(
     *,
     meter: str,
     from_ms: int,
+    successor: str | None = None,
 ) -> int:
     """The event, then for each reading it makes wrong: its withdrawal and what is right."""
     group.event(event)
@@ -173,6 +175,8 @@ def apply_meter_event(
     known = group.state.names.get(meter)
     if known is None:
         return 0
+    if successor is not None:
+        hand_over(group, known, successor, from_ms)
     for page in _current(group, known, from_ms):
         births: list[Reading] = []
         for reading in page:
