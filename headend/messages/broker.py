@@ -16,7 +16,11 @@ SECRET_BYTES_MAX = 4096
 
 
 class MqttVersion(StrEnum):
-    """Which MQTT to speak. `auto`: 5, and 3.1.1 with a broker that says it does not know 5."""
+    """Which MQTT to speak.
+
+    `auto`: 5, and 3.1.1 with a broker that says it does not know 5, or does not answer it (then
+    each connection costs the connect time-out; better name 3.1.1 for such a broker).
+    """
 
     AUTO = "auto"
     V5 = "5"

@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 CLOSE_WAIT_S = 1.0
-INCOMING_FACTOR = 16  # a broker without MQTT 5 has a window of its own
+INCOMING_FACTOR = 16  # mosquitto 2.0 goes beyond the window it is granted
+INCOMING_BYTES_MAX = 32 * 1024 * 1024
 _UNSUPPORTED_VERSION = "Unsupported protocol version"
 # What a broken or hostile broker can make the library raise out of its read and write calls.
 _LIBRARY_ERRORS = (OSError, ValueError, IndexError, KeyError, struct.error, MQTTException)
@@ -48,6 +49,10 @@ class ConnectRefused(PipeLost):
     def __init__(self, message: str, *, reason: str) -> None:
         self.reason = reason
         super().__init__(message)
+
+
+class NoConnack(PipeLost):
+    """Somebody accepted the connection and then said nothing."""
 
 
 class PublishRefused(HeadendError):
@@ -111,10 +116,11 @@ class Pipe:
         self._room = asyncio.Event()
         self._room.set()
         self._incoming: deque[tuple[Message, int | None]] = deque()
+        self._incoming_bytes = 0
         self._arrived = asyncio.Event()
         self._ticker: asyncio.TimerHandle | None = None
         self.version = MqttVersion.V5
-        self.dropped = 0  # messages at QoS 0 that found the queue full
+        self.dropped = 0  # messages that found the queue full
 
     async def __aenter__(self) -> Self:
         wanted = self._spec.version
@@ -198,6 +204,7 @@ class Pipe:
             self._arrived.clear()
             await self._arrived.wait()
         message, mid = self._incoming.popleft()
+        self._incoming_bytes -= len(message.payload)
         if mid is not None and self._client is not None and self._lost is None:
             self._client.ack(mid, 1)  # room for the next one at the broker
         return message
@@ -212,8 +219,10 @@ class Pipe:
     async def _open(self) -> None:
         try:
             await self._connect()
-        except ConnectRefused as error:
-            is_old = error.reason == _UNSUPPORTED_VERSION and self.version is MqttVersion.V5
+        except (ConnectRefused, NoConnack) as error:
+            # A broker that does not know MQTT 5 says so, or waits for the rest of a packet that
+            # it cannot read.
+            is_old = isinstance(error, NoConnack) or error.reason == _UNSUPPORTED_VERSION
             if self._spec.version is not MqttVersion.AUTO or not is_old:
                 raise
             self._forget_client()
@@ -224,7 +233,7 @@ class Pipe:
             await self._connect()
 
     async def _connect(self) -> None:
-        """One attempt with one protocol version, bounded by `connect_timeout_s` and its half."""
+        """One attempt with one version: `connect_timeout_s` to connect, as long for the answer."""
         spec = self._spec
         client = self._client = self._make_client()
         # The library connects blocking. A cancelled caller waits for the thread to come back
@@ -244,7 +253,7 @@ class Pipe:
             async with asyncio.timeout(spec.connect_timeout_s):
                 reason, properties = await self._connack
         except TimeoutError as error:
-            raise PipeLost(f"broker {spec.name} did not answer the connection") from error
+            raise NoConnack(f"broker {spec.name} did not answer the connection") from error
         if reason.is_failure:
             name = str(reason)
             raise ConnectRefused(f"broker {spec.name} refused the connection: {name}", reason=name)
@@ -408,22 +417,26 @@ class Pipe:
     ) -> None:
         self._lose(f"disconnected: {reason}")
 
-    def _on_message(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
+    def _on_message(self, client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
         try:
             topic = message.topic
         except UnicodeDecodeError:
             log.warning("broker=%s a topic that is not UTF-8 was dropped", self._spec.name)
             return
         taken = Message(topic, bytes(message.payload), message.retain)
-        is_acked = message.qos > 0
-        if len(self._incoming) >= self._spec.incoming_max and not is_acked:
+        most = self._spec.incoming_max * (INCOMING_FACTOR if message.qos else 1)
+        size = self._incoming_bytes + len(taken.payload)
+        if len(self._incoming) >= most or size > INCOMING_BYTES_MAX:
+            # The broker minds no window. What is dropped here is a hole to the feed, and every
+            # hole is asked for or sent again.
+            if not self.dropped:
+                log.warning("broker=%s sends more than is taken; dropping", self._spec.name)
             self.dropped += 1
+            if message.qos:
+                client.ack(message.mid, 1)
             return
-        if len(self._incoming) >= INCOMING_FACTOR * self._spec.incoming_max:
-            # A broker that minds no window. Whatever is lost here is sent again by its sender.
-            self._lose("more messages than the window allows")
-            return
-        self._incoming.append((taken, message.mid if is_acked else None))
+        self._incoming_bytes = size
+        self._incoming.append((taken, message.mid if message.qos else None))
         self._arrived.set()
 
     def _on_publish(

@@ -1,4 +1,4 @@
-"""What the feed's tests stand on: a journal in memory, and a consumer that keeps each record once."""
+"""What the feed's tests stand on: a journal in memory, a consumer that keeps records once."""
 
 import asyncio
 import uuid
