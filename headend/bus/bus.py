@@ -35,7 +35,7 @@ _ANSWERS = frozenset({Outcome.REPLY, Outcome.REFUSED})
 class Bus:
     """One half-duplex medium.
 
-    Before each request the line is quiet for the gap (after a time-out: for longer). Bytes that come
+    Before each request the line is quiet for the gap, after a time-out for longer. Bytes that come
     outside an attempt are stray: they are counted, go into the `stray` of the next attempt, and
     are never an answer. Silence, damage, incomplete and foreign frames are repeated up to the
     request's attempts within its deadline; refusals are returned and never repeated. Between two
