@@ -12,18 +12,24 @@ from headend.config.sections.plans import PlanSection
 from headend.config.tree import Key, MarkedList, MarkedMap, error_at
 from headend.config.validate import nearest
 from headend.domain.errors import ConfigError
-from headend.domain.link import ModbusTcpSpec, SerialSpec
+from headend.domain.link import SerialSpec, TcpSpec
+from protocols.dlt645.catalogue import freeze_di
 from protocols.quantities import all_quantities
 
 
 def check_buses(
     buses: Mapping[str, BusSection], root: MarkedMap, errors: list[ConfigError]
 ) -> None:
-    """Two buses cannot share one port: a port has one owner."""
+    """Links of kinds that exist; two buses cannot share one port, for a port has one owner."""
     owner: dict[object, str] = {}
     for name, bus in buses.items():
         spec = bus.link_spec
         place = spec.path if isinstance(spec, SerialSpec) else (spec.host, spec.port)
+        if not isinstance(spec, SerialSpec | TcpSpec):
+            message = f"{bus.link.partition(':')[0]} links are not available in this version"
+            hint = "available: serial://, tcp://"
+            errors.append(error_at(root, ["buses", name, "link"], message, hint))
+            continue
         first = owner.setdefault(place, name)
         if first != name:
             message = f"goes to the same port as bus {first}"
@@ -34,61 +40,59 @@ def check_buses(
 def check_plans(
     plans: Mapping[str, PlanSection], root: MarkedMap, errors: list[ConfigError]
 ) -> None:
-    """Every point of every plan must exist; a freeze holds registers only."""
-    kinds = {q.name: q.kind for q in all_quantities()}
+    """Every point of every plan must exist; one from the freeze must be in the freeze."""
+    known = [q.name for q in all_quantities()]
     for name, plan in plans.items():
         if plan.daily is not None:
             loc: list[Key] = ["plans", name, "daily", "points"]
-            _check_points(plan.daily.points, loc, kinds, root, errors)
+            _check_points(plan.daily.points, loc, known, root, errors)
             if plan.daily.origin == "freeze":
                 for index, point in enumerate(plan.daily.points):
-                    if kinds.get(point, "register") != "register":
+                    if point in known and not _in_freeze(point):
                         message = f"{point} is not in the meter's daily freeze"
-                        hint = "a freeze holds energy registers; use from: live"
+                        hint = "a freeze holds energy totals, tariffs and demands; use from: live"
                         errors.append(error_at(root, [*loc, index], message, hint))
         for index, line in enumerate(plan.every):
             loc = ["plans", name, "every", index, "points"]
-            _check_points(line.points, loc, kinds, root, errors)
+            _check_points(line.points, loc, known, root, errors)
+
+
+def _in_freeze(point: str) -> bool:
+    try:
+        freeze_di(point)
+    except KeyError:
+        return False
+    return True
 
 
 def _check_points(
     points: Sequence[str],
     loc: Sequence[Key],
-    known: Mapping[str, str],
+    known: Sequence[str],
     root: MarkedMap,
     errors: list[ConfigError],
 ) -> None:
     for index, point in enumerate(points):
         if point not in known:
             message = f"there is no point {point}"
-            errors.append(error_at(root, [*loc, index], message, nearest(point, list(known))))
+            errors.append(error_at(root, [*loc, index], message, nearest(point, known)))
 
 
 def check_meters(
     found: MeterList,
-    buses: Mapping[str, BusSection | None],
+    buses: Iterable[str],
     plans: Iterable[str],
     root: MarkedMap,
     errors: list[ConfigError],
 ) -> None:
     """Ids and addresses stand once; buses and plans exist.
 
-    `buses` holds None for a bus that has errors of its own: its name counts as known. Names are
-    looked up for meters with errors of their own too, so that everything is told at once.
+    Buses and plans with errors of their own count as known. Names are looked up for meters with
+    errors of their own too, so that everything is told at once.
     """
     _check_names(root, "bus", list(buses), errors)
     _check_names(root, "plan", sorted(plans), errors)
     _check_unique(found, root, errors)
-    modbus_only = {
-        name
-        for name, bus in buses.items()
-        if bus is not None and isinstance(bus.link_spec, ModbusTcpSpec)
-    }
-    for meter, index in zip(found.meters, found.indexes, strict=True):
-        if meter.bus in modbus_only:
-            message = f"bus {meter.bus} is a Modbus TCP link and carries no {meter.protocol}"
-            hint = "a transparent converter is tcp://host:port"
-            errors.append(error_at(root, ["meters", index, "bus"], message, hint))
 
 
 def _check_names(

@@ -106,6 +106,10 @@ TEN = {
         "goes to the same port as bus street-a",
         "meters on one port belong to one bus: move them to street-a",
     ),
+    "later_link": (
+        "tcp://127.0.0.1:4001", "rfc2217://127.0.0.1:4001", 6, "buses.street-b.link",
+        "rfc2217 links are not available in this version", "available: serial://, tcp://",
+    ),
     "yes_is_not_true": (
         "    gap_ms: 30\n", "    gap_ms: 30\n    echo: yes\n", 6, "buses.street-a.echo",
         "must be true or false, and 'yes' is not", None,
@@ -149,7 +153,7 @@ TEN = {
     "not_a_freeze": (
         "points: [active_import_total, active_export_total]", "points: [voltage_a]", 18,
         "plans.household.daily.points[0]", "voltage_a is not in the meter's daily freeze",
-        "a freeze holds energy registers; use from: live",
+        "a freeze holds energy totals, tariffs and demands; use from: live",
     ),
     "billing_gets_nothing": (
         "{name: billing, classes", "{name: charts, classes", 25, "billing.name",

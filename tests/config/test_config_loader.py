@@ -50,7 +50,11 @@ def test_the_example_says_what_it_means() -> None:
     assert (street_b.timeout_ms, street_b.attempts, street_b.wakeup) == (800, 3, 4)
     meter = config.meters[2]
     assert (meter.id, meter.address) == ("M-0003", "202401150003")
-    assert (meter.ct, meter.multiplier, meter.capacity_kw) == (Decimal(40), Decimal(40), Decimal(5))
+    assert (meter.ct, meter.multiplier, meter.capacity_kw) == (
+        Decimal(40),
+        Decimal(40),
+        Decimal(200),
+    )
     assert config.meters[0].area == "T-7"
     assert config.feed is not None
     assert config.feed.broker_spec.host == "127.0.0.1"
