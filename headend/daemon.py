@@ -8,11 +8,13 @@ feed says goodbye. Everything between is supervised.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
+
+import msgspec
 
 from headend import __version__
 from headend.acquisition.duekeeper import DueKeeper
@@ -27,9 +29,11 @@ from headend.domain.clock import Clock, SystemClock, from_iso, iso
 from headend.domain.meter import Meter, MeterExchange
 from headend.drivers import Dlt645Session, reading_json
 from headend.feed.embedded_broker import embedded_broker
-from headend.feed.publisher import Publisher, PublisherSettings
+from headend.feed.publisher import Publisher
+from headend.feed.settings import FeedSettings
 from headend.journal import ConsumerSpec, Journal, JournalSettings
-from headend.messages.broker import BrokerSpec, TlsSpec
+from headend.messages.configured import configured_broker
+from headend.messages.requests import PointAnswer
 from headend.supervisor import Supervisor, TaskState
 from headend.transport import make_link
 from headend.vee import Base, RuleSet
@@ -60,20 +64,6 @@ def read_plans(config: Config) -> dict[str, ReadPlan]:
         )
         plans[name] = ReadPlan(name, entries)
     return plans
-
-
-def broker_spec(config: Config) -> BrokerSpec:
-    """How to reach the feed's broker."""
-    feed = config.feed
-    assert feed is not None
-    where = feed.broker_spec
-    return BrokerSpec(
-        host=where.host,
-        port=where.port,
-        username=feed.username,
-        password_file=feed.password_file,
-        tls=TlsSpec(ca_file=feed.ca_file) if where.tls else None,
-    )
 
 
 @dataclass(slots=True)
@@ -218,17 +208,18 @@ def _start_feed(parts: Parts) -> None:
 
         parts.supervisor.start("broker", serve_broker)
 
-    async def read_now(meter: str, points: list[str], timeout_s: float) -> list[dict[str, Any]]:
-        return await _read(parts, meter, points, timeout_s)
+    async def read_now(meter: str, points: Sequence[str], timeout_s: float) -> list[PointAnswer]:
+        shown = await _read(parts, meter, points, timeout_s)
+        return [msgspec.convert(answer, PointAnswer) for answer in shown]
 
     parts.publisher = Publisher(
         parts.journal,
-        broker_spec(config),
+        configured_broker(config),
+        FeedSettings(receipt_timeout_s=config.feed.receipt_timeout_s),
         headend=config.headend.name,
         clock=parts.clock,
         version=__version__,
-        configuration=config.hash,
-        settings=PublisherSettings(receipt_timeout_s=config.feed.receipt_timeout_s),
+        configuration_hash=config.hash,
         read_now=read_now,
     )
     parts.supervisor.start("feed", parts.publisher.run)
@@ -263,7 +254,8 @@ def _start_api(parts: Parts) -> None:
             msg = "this head-end has no feed"
             raise ApiError(msg)
         consumer, from_seq = str(request["consumer"]), int(request["from_seq"])
-        await parts.publisher.replay(consumer, from_seq)
+        await parts.journal.set_cursor(consumer, from_seq)
+        parts.publisher.wake()
         return {"consumer": consumer, "from_seq": from_seq}
 
     async def status(_request: dict[str, Any]) -> dict[str, Any]:
@@ -280,7 +272,7 @@ def _start_api(parts: Parts) -> None:
 
 
 async def _read(
-    parts: Parts, meter_id: str, points: list[str], timeout_s: float
+    parts: Parts, meter_id: str, points: Sequence[str], timeout_s: float
 ) -> list[dict[str, Any]]:
     for point in points:
         with contextlib.suppress(KeyError):

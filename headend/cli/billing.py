@@ -19,7 +19,7 @@ from headend.config import Config, load_config
 from headend.domain.clock import SystemClock, iso
 from headend.domain.due import day_bounds_ms
 from headend.domain.errors import ConfigError
-from headend.messages.broker import BrokerSpec, TlsSpec
+from headend.messages.configured import configured_broker
 from headend.supervisor import Supervisor
 from protocols.quantities import quantity
 
@@ -92,27 +92,6 @@ def _read_id(text: str) -> str:
 # --- run -------------------------------------------------------------------------------------
 
 
-def broker_spec(config: Config) -> BrokerSpec:
-    """How to reach the feed's broker; ConfigError when there is no feed."""
-    feed = config.feed
-    if feed is None:
-        raise ConfigError("there is no feed section", file=str(config.path), key="feed")
-    where = feed.broker_spec
-    return BrokerSpec(
-        host=where.host,
-        port=where.port,
-        username=feed.username,
-        password_file=None if feed.password_file is None else config.file(feed.password_file),
-        tls=_tls(config) if where.tls else None,
-    )
-
-
-def _tls(config: Config) -> TlsSpec:
-    assert config.feed is not None
-    ca_file = config.feed.ca_file
-    return TlsSpec(ca_file=None if ca_file is None else config.file(ca_file))
-
-
 def _run_consumer(config: Config) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     return asyncio.run(_consume(config))
@@ -124,7 +103,7 @@ async def _consume(config: Config) -> int:
     url = config.billing_database_url
     assert section is not None
     assert url is not None
-    broker = broker_spec(config)
+    broker = configured_broker(config)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
