@@ -1,0 +1,291 @@
+"""`headend demo`: a small street, the real daemon and real billing, for people who are new here.
+
+The street's meters answer on real ptys and sockets. The daemon and billing are processes of
+their own, as in a real installation, joined by an embedded broker. The demo switches the street
+on after the first round of readings and off before the last one, so that what the meters counted
+in between is known to the last digit and can be held against what billing makes of it.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import re
+import shutil
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from headend.cli.demo_view import DemoView, show_live, table_text
+from headend.cli.output import add_json, print_json, say
+from headend.domain.clock import SystemClock, iso
+from headend.domain.errors import ConfigError, HeadendError
+from simulators.street import Street, StreetPlan, plan_street
+
+MARK = ".headend-demo"
+METERS = 12
+SPEED = 60
+SEED = 2026
+POINTS = ("active_import_total", "active_export_total", "active_power_total", "voltage_a")
+START_UP_S = 6.0
+GOING_DOWN_S = 15.0
+INTERVALS_S = (10, 6, 5, 4)
+ROUNDS_MIN = 2
+STOP_WAIT_S = 10.0
+
+
+class DemoFailed(HeadendError):
+    """The demo did not show what it is there to show."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `headend demo`."""
+    parser.add_argument(
+        "--for", dest="duration", type=_duration, metavar="60s",
+        help="end by itself after this long (at least 30s); without it: Ctrl-C ends it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dir", type=Path, default=Path("demo"), metavar="D",
+        help="where configuration and data are left for other commands (default: ./demo)",
+    )  # fmt: skip
+    add_json(parser)
+
+
+def _duration(text: str) -> float:
+    match = re.fullmatch(r"(\d+)(s|m|h)?", text)
+    if match is None:
+        msg = f"{text!r} is not a duration such as 60s or 5m"
+        raise argparse.ArgumentTypeError(msg)
+    seconds = int(match[1]) * {None: 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+    if seconds < 30:
+        msg = "a demo needs at least 30s to start, read twice and end"
+        raise argparse.ArgumentTypeError(msg)
+    return float(seconds)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demo; 0 only if every due point was read, stored, delivered and receipted."""
+    directory = prepare(args.dir)
+    return asyncio.run(_Demo(directory, args.duration, is_json=args.json).run())
+
+
+def prepare(directory: Path) -> Path:
+    """An empty directory for this run; what an earlier demo left is removed, nothing else is."""
+    directory = directory.absolute()
+    if directory.exists() and any(directory.iterdir()):
+        if not (directory / MARK).exists():
+            msg = f"{directory} holds something that is not a demo"
+            raise ConfigError(msg, hint="give another place: --dir D")
+        shutil.rmtree(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / MARK).write_text("made by headend demo, removed by the next one\n")
+    return directory
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """When the street is read: every `interval_s` from `from_ms` on; `until_ms` None = for ever."""
+
+    interval_s: int
+    from_ms: int
+    until_ms: int | None
+
+    @property
+    def last_ms(self) -> int | None:
+        """The last round's instant."""
+        return None if self.until_ms is None else self.until_ms - self.interval_s * 1000
+
+
+def plan_rounds(now_ms: int, duration_s: float | None) -> Rounds:
+    """Rounds on whole intervals of the clock, as many as the duration has room for."""
+    ready_ms = now_ms + int(START_UP_S * 1000)
+    for interval_s in INTERVALS_S:
+        step_ms = interval_s * 1000
+        from_ms = -(-ready_ms // step_ms) * step_ms
+        if duration_s is None:
+            return Rounds(interval_s, from_ms, None)
+        end_ms = now_ms + int((duration_s - GOING_DOWN_S) * 1000)
+        rounds = (end_ms - from_ms) // step_ms + 1
+        if rounds >= ROUNDS_MIN + (interval_s > INTERVALS_S[-1]):
+            return Rounds(interval_s, from_ms, from_ms + rounds * step_ms)
+    return Rounds(step_ms // 1000, from_ms, from_ms + ROUNDS_MIN * step_ms)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def configuration(plan: StreetPlan, rounds: Rounds, broker_port: int) -> str:
+    """The demo's configuration file: what a small real one looks like."""
+    lines = [
+        "# Written by `headend demo`. The same commands work on it as on a real installation.",
+        "headend: {name: demo, zone: Asia/Shanghai, data: data}",
+        "buses:",
+        *(f'  {bus.name}: {{link: "{bus.link}", gap_ms: 10}}' for bus in plan.buses),
+        "meters:",
+        *(
+            f'  - {{id: {m.asset_id}, service_point: {m.service_point}, bus: {m.bus}, '
+            f'protocol: dlt645-2007, address: "{m.address}", plan: demo, '
+            f'capacity_kw: "{m.capacity_kw}"}}'
+            for m in plan.meters
+        ),
+        "plans:",
+        "  demo:",
+        f'    from: "{iso(rounds.from_ms)}"',
+        *([] if rounds.until_ms is None else [f'    until: "{iso(rounds.until_ms)}"']),
+        f"    every: [{{seconds: {rounds.interval_s}, points: [{', '.join(POINTS)}]}}]",
+        "feed:",
+        f'  broker: "embedded://127.0.0.1:{broker_port}"',
+        "  receipt_timeout_s: 5",
+        "  consumers: [{name: billing, classes: [billing, telemetry, events]}]",
+        'billing: {database: "sqlite:///data/billing.db", name: billing, headends: [demo]}',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+class _Demo:
+    """One run."""
+
+    def __init__(self, directory: Path, duration_s: float | None, *, is_json: bool) -> None:
+        self._directory = directory
+        self._duration_s = duration_s
+        self._is_json = is_json
+        self._clock = SystemClock()
+        self._stop = asyncio.Event()
+        self._children: list[tuple[str, asyncio.subprocess.Process]] = []
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        now_ms = self._clock.now_ms()
+        rounds = plan_rounds(now_ms, self._duration_s)
+        plan = plan_street(
+            seed=SEED, start_ms=now_ms, meters=METERS, buses_pty=2, buses_tcp=1,
+            directory=self._directory, speed=SPEED,
+        )  # fmt: skip
+        street = Street(plan, clock=self._clock.now_ms)
+        street.switch_off(now_ms)
+        try:
+            async with street:
+                config = self._directory / "headend.yaml"
+                config.write_text(configuration(street.plan, rounds, _free_port()))
+                say(f"street of {METERS} simulated meters on {len(plan.buses)} buses is up")
+                await self._start("run", config)
+                await self._start("billing", config)
+                view = DemoView(config, street.plan)
+                return await self._watch(street, view, rounds)
+        finally:
+            await self._end_children()
+
+    # -- the two processes
+
+    async def _start(self, command: str, config: Path) -> None:
+        arguments = [command, "run"] if command == "billing" else [command]
+        log = (self._directory / f"{command}.log").open("wb")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "headend.cli.main", *arguments, "--config", str(config),
+            stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+        log.close()
+        self._children.append((command, process))
+        what = "billing" if command == "billing" else "the daemon"
+        say(f"{what} is process {process.pid}, its log is {self._directory / f'{command}.log'}")
+
+    def _check_children(self) -> None:
+        for command, process in self._children:
+            if process.returncode is not None:
+                msg = f"headend {command} ended by itself with code {process.returncode}"
+                raise DemoFailed(f"{msg}; see {self._directory / f'{command}.log'}")
+
+    async def _end_children(self) -> None:
+        for _command, process in reversed(self._children):
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.terminate()
+                try:
+                    async with asyncio.timeout(STOP_WAIT_S):
+                        await process.wait()
+                except TimeoutError:
+                    process.kill()
+                    await process.wait()
+
+    # -- the story
+
+    async def _watch(self, street: Street, view: DemoView, rounds: Rounds) -> int:
+        async with show_live(view, is_shown=not self._is_json) as refresh:
+            is_on = False
+            truth: dict[str, Any] = {}
+            while not self._stop.is_set():
+                self._check_children()
+                progress = await asyncio.to_thread(view.update, self._clock.now_ms())
+                refresh()
+                now_ms = self._clock.now_ms()
+                if not is_on and not truth and progress.settled >= progress.per_round > 0:
+                    truth["start"] = self._shown(street)
+                    street.switch_on()
+                    is_on = True
+                    say("first round read: the street is switched on")
+                if rounds.last_ms is not None:
+                    if is_on and now_ms >= rounds.last_ms - 500:
+                        street.switch_off()
+                        truth["end"] = self._shown(street)
+                        is_on = False
+                        say("the street is switched off, last round of readings")
+                    if rounds.until_ms is not None and self._is_over(progress, now_ms, rounds):
+                        break
+                await self._pause(0.5)
+            final = await asyncio.to_thread(view.update, self._clock.now_ms())
+        await self._end_children()
+        return self._conclude(view, final, truth, rounds)
+
+    def _is_over(self, progress: Any, now_ms: int, rounds: Rounds) -> bool:
+        assert rounds.until_ms is not None
+        if now_ms < rounds.until_ms - rounds.interval_s * 1000:
+            return False
+        return progress.is_complete or now_ms > rounds.until_ms + int(GOING_DOWN_S * 1000)
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+
+    def _shown(self, street: Street) -> dict[str, dict[str, Decimal]]:
+        points = {"import": POINTS[0], "export": POINTS[1]}
+        return {
+            meter: {
+                direction: street.truth(meter)[point].shown
+                for direction, point in points.items()
+                if point in street.truth(meter)
+            }
+            for meter in street.meters
+        }
+
+    def _conclude(
+        self, view: DemoView, progress: Any, truth: dict[str, Any], rounds: Rounds
+    ) -> int:
+        result = view.result(truth.get("start", {}), truth.get("end", {}))
+        if self._is_json:
+            print_json(result)
+        else:
+            print(table_text(view))
+        say(f"look around: headend readings --config {self._directory / 'headend.yaml'}")
+        if rounds.until_ms is None or self._stop.is_set():
+            return 0
+        wrong = [
+            meter
+            for meter in result["truth_import_kwh"]
+            if result["import_kwh"][meter] != result["truth_import_kwh"][meter]
+            or result["export_kwh"][meter] != result["truth_export_kwh"][meter]
+        ]
+        if wrong or not progress.is_complete or not result["truth_import_kwh"]:
+            say(f"not complete: {progress}; differs from the truth: {', '.join(wrong) or 'none'}")
+            return 1
+        return 0
+
