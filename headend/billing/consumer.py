@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 GROUP_MESSAGES_MAX = 32
 QUEUE_MESSAGES_MAX = 64  # full: the socket is not read, the broker and the head-end wait
 RESUME_AGAIN_S = 5.0
+STATUS_WAIT_S = 1.0  # the retained status comes right behind the subscription, if there is one
 STORE_RETRY_FIRST_S = 0.2
 STORE_RETRY_MAX_S = 10.0
 
@@ -57,6 +58,7 @@ class _Peer:
     topics: Topics
     epoch: str | None = None
     is_online: bool = False
+    is_heard: bool = False  # a status came on this connection
     superseded: set[str] = field(default_factory=set)
 
 
@@ -118,20 +120,20 @@ class BillingConsumer:
         self._receipts.clear()
         self._resumes.clear()
         for peer in self._peers.values():
-            peer.is_online = False
+            peer.is_online = peer.is_heard = False
         latest = await self._in_thread(self._store.latest)
         await pipe.subscribe(*self._by_feed, *self._by_status)
         if self._on_ready is not None:
             self._on_ready()
-        for name, (epoch, through_seq) in latest.items():
+        for name, (epoch, _) in latest.items():
             if name in self._peers:
                 self._peers[name].epoch = epoch
-                self._ask((name, epoch), through_seq + 1)
         queue: asyncio.Queue[Message] = asyncio.Queue(QUEUE_MESSAGES_MAX)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._receive(pipe, queue))
             group.create_task(self._work(queue))
             group.create_task(self._speak(pipe))
+            group.create_task(self._ask_the_silent())
 
     async def _receive(self, pipe: Pipe, queue: asyncio.Queue[Message]) -> None:
         async for message in pipe:
@@ -227,16 +229,28 @@ class BillingConsumer:
             peer.superseded.add(str(peer.epoch))
         peer.superseded.discard(status.epoch)
         is_news = status.epoch != peer.epoch or (status.online and not peer.is_online)
-        peer.epoch, peer.is_online = status.epoch, status.online
+        peer.epoch, peer.is_online, peer.is_heard = status.epoch, status.online, True
         if is_news and status.online:
+            # Whatever was asked before this head-end was there, it did not hear.
             through_seq = await self._in_thread(self._store.learn_epoch, peer.name, status.epoch)
-            self._ask((peer.name, status.epoch), through_seq + 1)
+            self._ask((peer.name, status.epoch), through_seq + 1, again=True)
 
-    def _ask(self, stream: Stream, from_seq: int) -> None:
-        """Ask for the stream from `from_seq` on; not for the same again within a few seconds."""
+    async def _ask_the_silent(self) -> None:
+        """A head-end whose status is not there may listen all the same."""
+        await asyncio.sleep(STATUS_WAIT_S)
+        for name, (epoch, through_seq) in (await self._in_thread(self._store.latest)).items():
+            peer = self._peers.get(name)
+            if peer is not None and not peer.is_heard:
+                self._ask((name, epoch), through_seq + 1)
+
+    def _ask(self, stream: Stream, from_seq: int, *, again: bool = False) -> None:
+        """Ask for the stream from `from_seq` on; not for the same twice within a few seconds.
+
+        `again`: ask even so.
+        """
         asked, at = self._asked.get(stream, (0, float("-inf")))
         now = self._clock.monotonic()
-        if asked == from_seq and now - at < RESUME_AGAIN_S:
+        if asked == from_seq and now - at < RESUME_AGAIN_S and not again:
             return
         self._asked[stream] = (from_seq, now)
         self._resumes[stream] = from_seq
