@@ -29,18 +29,17 @@ class Attempt:
     """
 
     __slots__ = (
-        "_bad_held",
         "_comparing",
         "_echo",
         "_foreign",
         "_framer",
-        "_held",
         "_idle_ends",
-        "_idle_s",
         "_reasons",
         "_request",
+        "_same",
         "_stray_max",
         "ends_at",
+        "idle_s",
         "last_byte_at",
         "line_quiet",
         "outcome",
@@ -61,12 +60,11 @@ class Attempt:
     ) -> None:
         self._request = request
         self._framer = Framer(request.delimiter)
-        self._idle_s = idle_s
+        self.idle_s = idle_s
         self._idle_ends = idle_ends
         self._stray_max = stray_max
         self._comparing = True
-        self._held = b""
-        self._bad_held: list[int] = []
+        self._same = 0  # bytes held back: so many of the request have come back
         self._echo = False
         self._foreign = 0
         self._reasons: set[str] = set()
@@ -81,7 +79,7 @@ class Attempt:
     @property
     def pending(self) -> int:
         """Bytes that may still become an echo or a frame."""
-        return len(self._held) + self._framer.pending
+        return self._same + self._framer.pending
 
     def feed(self, data: bytes, bad: Sequence[int], now: float) -> bool:
         """Take bytes that came; True when the attempt has ended with an answer."""
@@ -98,15 +96,20 @@ class Attempt:
     def check_at(self) -> float:
         """When `check` has something to decide, as far as is known now."""
         if self._idle_ends and self.last_byte_at is not None and self.pending:
-            return min(self.ends_at, self.last_byte_at + self._idle_s)
+            return min(self.ends_at, self.last_byte_at + self.idle_s)
         return self.ends_at
 
     def check(self, now: float) -> float | None:
         """The time has come to look: None when the attempt has ended, else when to look again."""
         last, pending = self.last_byte_at, self.pending
-        quiet_at = None if last is None or not pending else last + self._idle_s
+        quiet_at = None if last is None or not pending else last + self.idle_s
         if quiet_at is not None and now >= quiet_at and (self._idle_ends or now >= self.ends_at):
-            self.line_quiet = True
+            # A lone byte is a glitch of the line's turning round, and the reply may be yet to come.
+            began = self._framer.pending > 1
+            self._flush()
+            if self.outcome is None and not began and now < self.ends_at:
+                return self.ends_at
+            self.line_quiet = began
             self._give_up()
             return None
         if now < self.ends_at:
@@ -126,26 +129,22 @@ class Attempt:
 
     def _compare(self, data: bytes, bad: Sequence[int]) -> None:
         """Hold bytes back as long as they are a beginning of our own request."""
-        payload = self._request.payload
-        before = len(self._held)
-        held = self._held + data if before else data
-        if bad:
-            self._bad_held += [before + index for index in bad]
-        size = len(payload)
-        same = held[:size] == payload[: len(held)] and not any(i < size for i in self._bad_held)
-        if same and len(held) < size:
-            self._held = held
-            return
-        self._comparing = False
-        self._held = b""
-        bad_at = self._bad_held
-        if same:
+        payload, same = self._request.payload, self._same
+        left = len(payload) - same
+        if data[:left] == payload[same : same + len(data)] and (not bad or min(bad) >= left):
+            if len(data) < left:
+                self._same = same + len(data)
+                return
             self._echo = True
             self._keep(payload, count=False)  # every exchange on such an adapter has one
-            held = held[size:]
-            bad_at = [index - size for index in bad_at]
-        if held:
-            self._take(self._framer.feed(held, bad_at))
+            data, bad = data[left:], [index - left for index in bad]
+            same = 0
+        self._comparing = False
+        self._same = 0
+        if same:  # no echo: what was held back comes first
+            data, bad = payload[:same] + data, [index + same for index in bad]
+        if data:
+            self._take(self._framer.feed(data, bad))
 
     def _take(self, events: list[Event]) -> None:
         for event in events:
@@ -176,10 +175,10 @@ class Attempt:
 
     def _flush(self) -> None:
         """Nothing more is waited for: what is held back is judged or becomes stray."""
-        if self._held:
-            held, self._held = self._held, b""
+        if self._comparing:
             self._comparing = False
-            self._take(self._framer.feed(held, self._bad_held))
+            held, self._same = self._request.payload[: self._same], 0
+            self._take(self._framer.feed(held))
         if self._framer.pending:
             self._take(self._framer.idle())
 

@@ -194,10 +194,11 @@ class Bus:
         if attempt.feed(data, bad, now):
             self._waiter.wake()
             return
-        check_at = attempt.check_at()
         timer = self._timer
-        if timer is None or timer.when() > check_at:
-            self._arm(check_at)
+        if timer is None or timer.when() > now + attempt.idle_s:
+            check_at = attempt.check_at()
+            if timer is None or timer.when() > check_at:
+                self._arm(check_at)
 
     def link_lost(self, reason: Exception | None) -> None:
         """The link says that the port is gone."""

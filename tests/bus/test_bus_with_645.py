@@ -54,6 +54,8 @@ REQUEST = read()[0].payload
         [Say(GOOD + build_reply(OTHER, ENERGY, VALUE))],
         [Say(GOOD, gap_s=0.4)],
         [Say(build(METER, 0x11, b"\x00" * 4) + GOOD)],
+        [Say(WAKE_UP, after_s=-0.08), Say(GOOD, after_s=0.48)],
+        [Say(b"\x68", after_s=-0.08), Say(GOOD, after_s=0.48)],
     ],
     ids=[
         "plain",
@@ -70,6 +72,8 @@ REQUEST = read()[0].payload
         "another meter behind",
         "dribbling with 400 ms",
         "another master in front",
+        "a glitch like a wake-up byte, then a slow meter",
+        "a glitch like a start byte, then a slow meter",
     ],
 )
 def test_the_value_is_found_in(says):
