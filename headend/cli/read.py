@@ -1,7 +1,9 @@
 """`headend read`: points of one meter, now: over a link of its own, or through the daemon's bus."""
 
 import argparse
+import logging
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -30,7 +32,7 @@ from headend.cli.output import (
 )
 from headend.config import load_config, parse_link
 from headend.config.sections.meters import PROTOCOLS_KNOWN, PROTOCOLS_NOW
-from headend.domain.clock import SystemClock
+from headend.domain.clock import SystemClock, from_iso, to_datetime
 from headend.domain.errors import ConfigError
 from headend.domain.link import LinkSpec
 from headend.drivers import Dlt645Session, PointResult, reading_json
@@ -44,6 +46,11 @@ from protocols.quantities import quantity
 ZONE_DEFAULT = "Asia/Shanghai"  # the clocks of DL/T 645 meters run on China's time
 RETRIES_DEFAULT = 2
 DAEMON_TIMEOUT_S = 60.0
+
+_HEADERS = {
+    "en": ("point", "value", "unit", "time", "meaning"),
+    "zh": ("点", "数值", "单位", "时间", "含义"),
+}
 
 _ADDRESS = re.compile(r"(AA|[0-9]{2}){6}")
 
@@ -105,6 +112,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _over_link(args: argparse.Namespace, spec: LinkSpec, zone: ZoneInfo) -> int:
+    # What goes wrong is told once, as the error of a point.
+    logging.getLogger("headend").setLevel(logging.CRITICAL)
     retries = RETRIES_DEFAULT if args.retries is None else args.retries
     link = make_link(spec)
     bus = Bus(link.name, link, BusSettings(), clock=SystemClock(), observer=lambda _exchange: None)
@@ -120,7 +129,7 @@ async def _over_link(args: argparse.Namespace, spec: LinkSpec, zone: ZoneInfo) -
                 args.points, nth=args.freeze, priority=Priority.ON_DEMAND
             )
     readings = [reading_json(_who(args.address.upper(), result), result) for result in results]
-    _show(readings, args)
+    _show(readings, args, zone)
     return common_exit_code(
         [EXIT_OK if r.error is None else exit_code(r.error) for r in results],
     )
@@ -142,7 +151,7 @@ def _through_daemon(args: argparse.Namespace) -> int:
     config = load_config(args.config)
     reply = ask_daemon(config.socket_path, request, timeout_s=timeout_s + 10)
     readings = reply.get("results", [])
-    _show(readings, args)
+    _show(readings, args, config.zone)
     return common_exit_code([_code(reading.get("error")) for reading in readings])
 
 
@@ -182,37 +191,36 @@ def _who(asked: str, result: PointResult) -> str:
     return parse(result.exchange.reply).address
 
 
-def _show(readings: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> None:
+def _show(readings: Sequence[Mapping[str, Any]], args: argparse.Namespace, zone: ZoneInfo) -> None:
     if args.json:
         for reading in readings:
             print_json(reading)
         return
     lang = language(args.lang)
-    headers = (
-        ("", "点", "数值", "单位", "时间")
-        if lang == "zh"
-        else ("", "point", "value", "unit", "time")
-    )
-    rows = [_row(reading, lang) for reading in readings]
-    print(table(headers, rows, right=frozenset({2})))
+    rows = [_row(reading, lang, zone) for reading in readings]
+    print(table(_HEADERS[lang], rows, right=frozenset({1})))
     for reading in readings:
         error = reading.get("error")
         if error is not None:
-            say(colour(f"{reading['point']}: {clean(str(error['message']))}", "red"))
+            say(colour(f"{reading['point']}: {clean(str(error['message']))}", "red", sys.stderr))
 
 
-def _row(reading: Mapping[str, Any], lang: str) -> tuple[str, ...]:
+def _row(reading: Mapping[str, Any], lang: str, zone: ZoneInfo) -> tuple[str, ...]:
     value = reading.get("value")
     if value is None and reading.get("values"):
         value = " ".join("-" if v is None else str(v) for v in reading["values"])
-    shown = "-" if value is None else clean(str(value))
+    time = reading.get("time")
     return (
-        _label(str(reading["point"]), lang),
         str(reading["point"]),
-        shown,
+        "-" if value is None else clean(str(value)),
         str(reading.get("unit") or ""),
-        str(reading.get("time") or ""),
+        _local(str(time), zone) if time else "",
+        _label(str(reading["point"]), lang),
     )
+
+
+def _local(time: str, zone: ZoneInfo) -> str:
+    return to_datetime(from_iso(time)).astimezone(zone).isoformat(" ", "seconds")
 
 
 def _label(point: str, lang: str) -> str:
