@@ -15,7 +15,7 @@ No clock, no randomness of its own: whoever asks hands the time in.
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
@@ -30,7 +30,7 @@ MINUTE_MS = 60_000
 DAY_MS = MINUTES_A_DAY * MINUTE_MS
 WRAP_NWH = 1_000_000 * NWH_A_KWH  # XXXXXX.XX kWh: the register's next after 999999.99 is 0
 _COUNT_NWH = NWH_A_KWH // 100  # one count of the display, 0.01 kWh
-_DAYS_KEPT = 3
+_DAYS_KEPT = 5  # today and what a reader asks of the past days, at some 20 kB each
 
 Direction = Literal["import", "export", "q1", "q2", "q3", "q4", "s_import", "s_export"]
 
@@ -162,27 +162,27 @@ class Supply:
         """1 or 3."""
         return len(self.loads)
 
-    def day_net_quanta(self, day: int) -> list[tuple[int, ...]]:
-        """Net power of each phase in each of a day's 1440 minutes; negative = into the grid."""
-        phases = [
-            [
-                quanta_of_watts(draw - give)
-                for draw, give in zip(
-                    load.day_watts(day),
-                    (panel or Constant(0)).day_watts(day),
-                    strict=True,
-                )
-            ]
+    def day_net_quanta(self, day: int) -> "tuple[array[int], ...]":
+        """Net power in each of a day's 1440 minutes, one row a phase; negative = into the grid."""
+        return tuple(
+            array(
+                "q",
+                (
+                    quanta_of_watts(draw - give)
+                    for draw, give in zip(
+                        load.day_watts(day), (panel or Constant(0)).day_watts(day), strict=True
+                    )
+                ),
+            )
             for load, panel in zip(self.loads, self.panels, strict=True)
-        ]
-        return list(zip(*phases, strict=True))
+        )
 
 
 @dataclass(slots=True)
 class _Day:
     """The 1440 minutes of a day and the prefix sums asked for so far (nWh at minute starts)."""
 
-    net: list[tuple[int, ...]]
+    net: tuple["array[int]", ...]  # quanta, one row a phase
     prefixes: dict[Channel, "array[int]"] = field(default_factory=dict)
 
 
@@ -223,7 +223,7 @@ class EnergyModel:
         if not self.timeline.speed(at_ms):
             return (0,) * self.supply.phases
         day, within = divmod(self.timeline.energy_ms(at_ms) + self._offset_ms, DAY_MS)
-        return self._day(day).net[within // MINUTE_MS]
+        return tuple(row[within // MINUTE_MS] for row in self._day(day).net)
 
     def reactive_quanta(self, at_ms: int) -> tuple[int, ...]:
         """Reactive power of each phase right now (inductive, never negative)."""
@@ -241,7 +241,9 @@ class EnergyModel:
         """NWh from the start of the first day to an instant of energy time."""
         day, within = divmod(energy_ms + self._offset_ms, DAY_MS)
         minute, rest_ms = divmod(within, MINUTE_MS)
-        before = self._day_starts(channel, day)
+        before = self._day_start(channel, day)
+        if not within:
+            return before
         prefix = self._prefix(channel, day)
         whole = before + prefix[minute]
         if not rest_ms:
@@ -249,11 +251,11 @@ class EnergyModel:
         in_minute = prefix[minute + 1] - prefix[minute]  # a multiple of MINUTE_MS by construction
         return whole + in_minute // MINUTE_MS * rest_ms
 
-    def _day_starts(self, channel: Channel, day: int) -> int:
+    def _day_start(self, channel: Channel, day: int) -> int:
         sums = self._before.setdefault(channel, [0])
         while len(sums) <= day - self._first_day:
             done = self._first_day + len(sums) - 1
-            sums.append(sums[-1] + self._prefix(channel, done)[-1])
+            sums.append(sums[-1] + sum(self._steps(channel, self._day(done))))
         return sums[day - self._first_day]
 
     def _day(self, day: int) -> _Day:
@@ -270,14 +272,18 @@ class EnergyModel:
         cached = self._day(day)
         prefix = cached.prefixes.get(channel)
         if prefix is None:
-            power = _selector(channel, self.supply.tan_phi_mille)
-            tariff = channel.tariff
-            steps = (
-                power(net) * MINUTE_MS if tariff in (0, counting) else 0
-                for net, counting in zip(cached.net, self._tariffs, strict=True)
-            )
+            steps = self._steps(channel, cached)
             prefix = cached.prefixes[channel] = array("q", accumulate(steps, initial=0))
         return prefix
+
+    def _steps(self, channel: Channel, day: _Day) -> Iterator[int]:
+        """What each of a day's minutes adds to a channel (nWh)."""
+        power = _selector(channel, self.supply.tan_phi_mille)
+        tariff = channel.tariff
+        return (
+            power(net) * MINUTE_MS if tariff in (0, counting) else 0
+            for *net, counting in zip(*day.net, self._tariffs, strict=True)
+        )
 
 
 def _reactive(net: int, tan_phi_mille: int) -> int:

@@ -4,7 +4,7 @@
 process it is made. `control` speaks to a street in another process.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -192,6 +192,8 @@ class Street:
 
     async def start(self) -> StreetPlan:
         """Open every bus; the plan with complete links. On an error what was opened is closed."""
+        for meter in self.meters.values():
+            meter.warm_up()
         buses: list[PlannedBus] = []
         try:
             for bus in self.plan.buses:
@@ -225,9 +227,11 @@ class Street:
         """Closed."""
         await self.close()
 
-    def truth(self, asset_id: str, at_ms: int | None = None) -> dict[str, Register]:
-        """Every register of a meter at a wall time (now)."""
-        return self.meters[asset_id].truth(self.clock() if at_ms is None else at_ms)
+    def truth(
+        self, asset_id: str, at_ms: int | None = None, points: Iterable[str] | None = None
+    ) -> dict[str, Register]:
+        """Registers of a meter at a wall time (now): those asked for that it has, or all."""
+        return self.meters[asset_id].truth(self.clock() if at_ms is None else at_ms, points)
 
     def switch_off(self, at_ms: int | None = None) -> int:
         """All loads and panels to zero from `at_ms` (now) on; the registers stand. Returns when."""
@@ -273,8 +277,7 @@ class Street:
             "meters": {
                 asset_id: {
                     point: {"exact": f"{register.exact:f}", "shown": str(register.shown)}
-                    for point, register in self.truth(asset_id, at_ms).items()
-                    if points is None or point in points
+                    for point, register in self.truth(asset_id, at_ms, points).items()
                 }
                 for asset_id in asked
             },

@@ -144,7 +144,7 @@ class Line:
 
     def _plan(self, air: _OnAir) -> None:
         """Deliver piece by piece, each when its last character is over."""
-        size = self._chunk or len(air.data)
+        size = self._chunk or max(1, len(air.data))
         for first in range(0, len(air.data), size):
             last = min(first + size, len(air.data))
             when = air.start + last * air.char_s

@@ -121,6 +121,8 @@ async def _meters(args: argparse.Namespace, log: "TruthLog | None") -> AsyncExit
     bus = MeterBus(
         _meter(args, address, number, timeline, log) for number, address in enumerate(addresses)
     )
+    for meter in bus:
+        meter.warm_up()
     server: Server
     if args.tcp is not None:
         from simulators.serve import TcpServer  # noqa: PLC0415

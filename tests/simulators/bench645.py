@@ -1,0 +1,84 @@
+"""A meter on an in-memory line and a master that asks it: what the tests here share."""
+
+from collections.abc import Sequence
+
+from protocols.dlt645.catalogue import lookup
+from protocols.dlt645.frame import WAKE_UP, build, parse
+from protocols.dlt645.items import Value, decode
+from protocols.dlt645.master import match, read_request, reply_payload
+from protocols.framing import Match
+from simulators.energy import DAY_MS, Timeline
+from simulators.faults import parse_fault, seeded
+from simulators.meter645 import Meter645, MeterSettings, Served
+from simulators.meterbus import MeterBus
+from simulators.models import Kind, make_meter
+from simulators.wire import WireLink
+
+ADDRESS = "000000000161"
+NOW_MS = 1_700_000_000_000  # 2023-11-15 06:13:20 in Shanghai
+
+
+class Ear:
+    """Keeps what arrives."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[bytes, tuple[int, ...]]] = []
+        self.lost: list[Exception | None] = []
+
+    def bytes_received(self, data: bytes, bad: Sequence[int]) -> None:
+        self.heard.append((data, tuple(bad)))
+
+    def link_lost(self, reason: Exception | None) -> None:
+        self.lost.append(reason)
+
+    def take(self) -> bytes:
+        """Everything heard since the last time."""
+        data = b"".join(data for data, _ in self.heard)
+        self.heard.clear()
+        return data
+
+
+class Bench:
+    """One meter, asked in memory without any time passing but what a test lets pass."""
+
+    def __init__(self, kind: Kind = "single", address: str = ADDRESS, **settings) -> None:
+        self.now_ms = NOW_MS
+        self.served: list[Served] = []
+        self.meter: Meter645 = make_meter(
+            kind,
+            MeterSettings(address, **settings),
+            timeline=Timeline(NOW_MS - 3 * DAY_MS),
+            clock=lambda: self.now_ms,
+            truth_log=self.served.append,
+        )
+        self.bus = MeterBus([self.meter])
+        self.ear = Ear()
+        self.link = WireLink(self.bus)
+        self.link.attach(self.ear)
+
+    def send(self, raw: bytes) -> bytes:
+        """What comes back for these bytes."""
+        self.link.write(raw)
+        return self.ear.take()
+
+    def ask(self, di: str, address: str | None = None) -> bytes:
+        """The raw answer to a read."""
+        return self.send(read_request(address or self.meter.address, di).raw)
+
+    def read(self, di: str, address: str | None = None) -> tuple[Value, ...] | None:
+        """The values of an item; None for silence. ErrorReply for a refusal."""
+        request = read_request(address or self.meter.address, di)
+        raw = self.send(request.raw).lstrip(WAKE_UP)
+        if not raw:
+            return None
+        assert match(request, raw) in (Match.REPLY, Match.REFUSAL)
+        item = lookup(di)
+        assert item is not None
+        return decode(item, reply_payload(request, raw))
+
+    def fault(self, text: str, seed: int = 1) -> None:
+        """Give the meter a fault."""
+        self.meter.add_fault(parse_fault(text, rng=seeded(seed)))
+
+
+__all__ = ["ADDRESS", "NOW_MS", "Bench", "Ear", "build", "parse"]

@@ -1,0 +1,273 @@
+"""Each fault shows on the wire when it is told to, and not else."""
+
+from decimal import Decimal
+
+import pytest
+
+from protocols.dlt645.master import match, read_request, reply_payload
+from protocols.errors import BadContent, ErrorReply
+from protocols.framing import Match
+from simulators.faults import FAULT_NAMES, make_fault, parse_fault, seeded
+from simulators.meter645 import Meter645
+from simulators.schedule import VirtualClock
+from simulators.wire import WireLink
+from tests.simulators.bench645 import ADDRESS, NOW_MS, Bench, Ear, parse
+
+DI = "00010000"
+REQUEST = read_request(ADDRESS, DI)
+
+
+def good(bench: Bench) -> bytes:
+    """What the meter says without faults."""
+    kept, bench.meter.faults = bench.meter.faults, []
+    raw = bench.ask(DI)
+    bench.meter.faults = kept
+    return raw
+
+
+def value(bench: Bench) -> Decimal:
+    (found,) = bench.read(DI)
+    return found
+
+
+def test_silent():
+    bench = Bench()
+    bench.fault("silent")
+    assert bench.ask(DI) == b""
+    assert bench.served[-1].sent is False
+
+
+def test_noise_stands_before_the_reply():
+    bench = Bench()
+    bench.fault("noise:bytes=9")
+    raw = bench.ask(DI)
+    assert raw.endswith(good(bench))
+    assert len(raw) == len(good(bench)) + 9
+
+
+def test_wrong_checksum():
+    bench = Bench()
+    bench.fault("wrong_checksum")
+    frame = parse(bench.ask(DI), check=False)
+    assert not frame.checksum_ok
+
+
+def test_late_reply_comes_whole_but_later():
+    bench = Bench(reply_delay_ms=100)
+    bench.fault("late_reply:delay_ms=900")
+    clock = VirtualClock()
+    ear = Ear()
+    link = WireLink(bench.bus, schedule=clock)
+    link.attach(ear)
+    link.write(REQUEST.raw)
+    clock.advance(0.999)
+    assert ear.heard == []
+    clock.advance(0.001)
+    assert match(REQUEST, ear.take()) is Match.REPLY
+
+
+def test_echo_comes_first():
+    bench = Bench()
+    bench.fault("echo")
+    raw = bench.ask(DI)
+    assert raw == REQUEST.raw + good(bench)
+    assert match(REQUEST, raw[: len(REQUEST.raw)]) is Match.ECHO
+
+
+def test_wrong_address_is_a_good_frame_of_another():
+    bench = Bench()
+    bench.fault("wrong_address")
+    raw = bench.ask(DI)
+    assert parse(raw).address == "000000000162"
+    assert match(REQUEST, raw) is Match.FOREIGN
+    bench.meter.clear_faults()
+    bench.fault("wrong_address:address=123456789012")
+    assert parse(bench.ask(DI)).address == "123456789012"
+
+
+def test_wrong_di_is_a_good_reply_to_another_question():
+    bench = Bench(wakeup=2)
+    bench.fault("wrong_di")
+    assert match(REQUEST, bench.ask(DI)[2:]) is Match.STALE
+
+
+def test_stuck_register_stands_while_the_truth_moves():
+    bench = Bench()
+    bench.fault("stuck")
+    first = value(bench)
+    bench.now_ms += 3_600_000
+    assert value(bench) == first
+    assert bench.served[-1].true_values != bench.served[-1].values
+    bench.meter.clear_faults("stuck")
+    assert value(bench) > first
+
+
+def test_backward_register():
+    bench = Bench()
+    true = value(bench)
+    bench.fault("backward_register:kwh=2.5")
+    assert value(bench) == true - Decimal("2.50")
+
+
+def test_one_bad_zero_comes_once():
+    bench = Bench()
+    bench.fault("one_bad_zero:nth=2")
+    assert [value(bench) == 0 for _ in range(4)] == [False, True, False, False]
+
+
+def test_jump_comes_once_and_the_good_value_after_it():
+    bench = Bench()
+    true = value(bench)
+    bench.fault("jump:kwh=5000")
+    assert value(bench) == true + 5000
+    assert value(bench) == true
+
+
+def test_register_faults_leave_other_quantities_alone():
+    bench = Bench()
+    volts = bench.read("02010100")
+    bench.fault("one_bad_zero:every=1")
+    assert bench.read("02010100") == volts
+    assert bench.read("0001FF00") == (Decimal("0.00"),) * 5
+
+
+def test_non_bcd():
+    bench = Bench()
+    bench.fault("non_bcd")
+    with pytest.raises(BadContent, match="no decimal number"):
+        bench.read(DI)
+
+
+def test_all_ff_is_no_value():
+    bench = Bench()
+    bench.fault("all_ff")
+    assert bench.read(DI) == (None,)
+
+
+@pytest.mark.parametrize(("name", "length"), [("short_payload", 3), ("long_payload", 5)])
+def test_payloads_of_a_wrong_length(name, length):
+    bench = Bench()
+    bench.fault(name)
+    assert len(reply_payload(REQUEST, bench.ask(DI))) == length
+    with pytest.raises(BadContent):
+        bench.read(DI)
+
+
+def test_drop_first_byte_and_short_reply():
+    bench = Bench()
+    whole = good(bench)
+    bench.fault("drop_first_byte")
+    assert bench.ask(DI) == whole[1:]
+    bench.meter.clear_faults()
+    bench.fault("short_reply:bytes=5")
+    assert bench.ask(DI) == whole[:-5]
+
+
+def test_twice_and_refuse():
+    bench = Bench()
+    whole = good(bench)
+    bench.fault("twice")
+    assert bench.ask(DI) == whole * 2
+    bench.meter.clear_faults()
+    bench.fault("refuse:err=4")
+    with pytest.raises(ErrorReply, match="password"):
+        bench.read(DI)
+
+
+def test_every_fault_has_a_name_and_changes_something():
+    """Each one, alone, against the same meter: bytes, their number, or their time differ."""
+    for name in FAULT_NAMES:
+        bench = Bench()
+        whole = [(one.delay_s, one.data) for one in bench.meter.on_frame(REQUEST.raw)]
+        bench.meter.add_fault(make_fault(name))
+        bench.meter.on_frame(REQUEST.raw)
+        bench.now_ms += 3_600_000
+        moved = bench_reply(bench.meter)
+        bench.meter.clear_faults()
+        honest = bench_reply(bench.meter)
+        once = name in ("one_bad_zero", "jump")
+        assert (moved == honest) is once, name
+        assert whole, name
+
+
+def bench_reply(meter: Meter645) -> list[tuple[float, bytes]]:
+    return [(one.delay_s, one.data) for one in meter.on_frame(REQUEST.raw)]
+
+
+# --- when -----------------------------------------------------------------------------------------
+
+
+def hits(bench: Bench, count: int) -> list[bool]:
+    return [bench.ask(DI) == b"" for _ in range(count)]
+
+
+def test_every_nth():
+    bench = Bench()
+    bench.fault("silent:every=3")
+    assert hits(bench, 6) == [False, False, True, False, False, True]
+
+
+def test_the_nth_and_how_many():
+    bench = Bench()
+    bench.fault("silent:nth=2,count=2")
+    assert hits(bench, 5) == [False, True, True, False, False]
+
+
+def test_between_two_instants():
+    bench = Bench()
+    bench.fault(f"silent:from_ms={NOW_MS + 10},until_ms={NOW_MS + 20}")
+    seen = []
+    for step in (0, 10, 19, 20):
+        bench.now_ms = NOW_MS + step
+        seen.append(hits(bench, 1)[0])
+    assert seen == [False, True, True, False]
+
+
+def test_probability_follows_the_seed():
+    def run(seed: int) -> list[bool]:
+        bench = Bench()
+        bench.fault("silent:probability=0.3", seed)
+        return hits(bench, 200)
+
+    assert run(5) == run(5)
+    assert 30 < sum(run(5)) < 90
+
+
+def test_only_one_identifier():
+    bench = Bench()
+    bench.fault("silent:di=02010100")
+    assert bench.ask("02010100") == b""
+    assert bench.ask(DI) != b""
+
+
+def test_faults_compose_in_their_order():
+    bench = Bench()
+    true = value(bench)
+    bench.fault("jump:every=1,kwh=10")
+    bench.fault("backward_register:kwh=4")
+    bench.fault("echo")
+    bench.fault("noise:bytes=2")
+    raw = bench.ask(DI)
+    at = raw.index(REQUEST.raw)
+    assert at == 2
+    assert bench.served[-1].values == (str(true + 6),)
+    assert bench.served[-1].faults == ("jump", "backward_register", "echo", "noise")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("jmp", "no fault is called 'jmp'"),
+        ("silent:every", "should be key=value"),
+        ("silent:loud=1", "knows no loud"),
+        ("silent:every=0", "at least 1"),
+        ("silent:every=x", "invalid literal"),
+        ("silent:probability=2", "0..1"),
+        ("jump:kwh=much", "is a number"),
+        ("wrong_address:address=12", "twelve digits"),
+        ("noise:bytes=few", "invalid literal"),
+    ],
+)
+def test_a_fault_that_cannot_be_is_refused_with_what_is_known(text, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        parse_fault(text, rng=seeded(0))
