@@ -1,0 +1,1 @@
+"""The proof that a damaged reply never becomes a value."""
