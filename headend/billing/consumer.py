@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 from sqlalchemy.exc import OperationalError
@@ -59,7 +59,6 @@ class _Peer:
     epoch: str | None = None
     is_online: bool = False
     is_heard: bool = False  # a status came on this connection
-    superseded: set[str] = field(default_factory=set)
 
 
 class BillingConsumer:
@@ -194,7 +193,9 @@ class BillingConsumer:
         self._receipts.update(result.receipts)
         self._something_to_say.set()
         for stream, from_seq in result.resumes.items():
-            if stream[1] not in self._peers[stream[0]].superseded:
+            peer = self._peers[stream[0]]
+            # Nobody answers for an epoch that has ended; a new one is announced by its status.
+            if stream[1] == peer.epoch or not peer.is_heard:
                 self._ask(stream, from_seq)
 
     # -- what head-ends say of themselves
@@ -226,8 +227,6 @@ class BillingConsumer:
             )
         if peer.epoch not in (None, status.epoch):
             log.warning("headend=%s epoch=%s begins", peer.name, status.epoch)
-            peer.superseded.add(str(peer.epoch))
-        peer.superseded.discard(status.epoch)
         is_news = status.epoch != peer.epoch or (status.online and not peer.is_online)
         peer.epoch, peer.is_online, peer.is_heard = status.epoch, status.online, True
         if is_news and status.online:

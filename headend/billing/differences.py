@@ -4,10 +4,11 @@ Import and export are two quantities and are never netted. A register that is no
 with a reason, never zero. A day is a local day: 23, 24 or 25 hours.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow, localcontext
 from enum import StrEnum
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -20,6 +21,10 @@ EXPORT_POINT = "active_export_total"
 DIRECTIONS: Mapping[str, str] = {"import": IMPORT_POINT, "export": EXPORT_POINT}
 
 ROLLOVER_DIGITS_MAX = 12
+
+# Wide enough for the widest numbers the feed takes, their products and sums: nothing is rounded.
+_EXACT = Context(prec=128, traps=[Inexact, InvalidOperation, Overflow])
+_NUMBER = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,18})?")
 
 _GOOD_VERDICTS = frozenset({Verdict.OK, Verdict.SUSPECT})
 
@@ -295,10 +300,12 @@ class ServicePoint:
                 raise _NotKnown(Unknown.BAD_EVENT)
             added += Decimal(10) ** digits
             rollovers.append(event.id)
-        counted = end.value + added - start.value
+        with localcontext(_EXACT):
+            counted = end.value + added - start.value
+            energy = counted * factor
         if counted < 0:
             raise _NotKnown(Unknown.BACKWARD)
-        return Part(start, end, factor, counted * factor, tuple(rollovers))
+        return Part(start, end, factor, energy, tuple(rollovers))
 
     def _factor(self, start: Stand, end: Stand) -> Decimal:
         factors = {stand.factor for stand in (start, end) if stand.factor is not None}
@@ -349,7 +356,8 @@ class ServicePoint:
         parts: tuple[Part, ...],
         day: date | None,
     ) -> Difference:
-        energy = sum((part.energy for part in parts), Decimal(0))
+        with localcontext(_EXACT):
+            energy = sum((part.energy for part in parts), Decimal(0))
         point = DIRECTIONS[direction]
         return Difference(
             self.name, direction, point, from_ms, to_ms, energy, unit, None, parts, day
@@ -385,10 +393,7 @@ def _stand(reading: RegisterReading) -> Stand:
 
 def _register(values: object, point: str) -> Decimal | None:
     """The value of a point in an event's mapping; None when it is not given or no number."""
-    if not isinstance(values, Mapping) or not isinstance(values.get(point), str):
+    value = values.get(point) if isinstance(values, Mapping) else None
+    if not isinstance(value, str) or _NUMBER.fullmatch(value) is None:
         return None
-    try:
-        value = Decimal(values[point])
-    except ArithmeticError:
-        return None
-    return value if value.is_finite() else None
+    return Decimal(value)

@@ -35,8 +35,21 @@ from headend.messages.records import (
 )
 from protocols.quantities import quantity
 
-# The same few texts come again and again: parse each once.
-_time_ms = lru_cache(maxsize=8192)(from_iso)
+# Instants outside these years are errors, and would not survive the step to a local day.
+TIME_MIN_MS = from_iso("1970-01-02T00:00:00Z")
+TIME_MAX_MS = from_iso("2999-12-31T00:00:00Z")
+
+
+@lru_cache(maxsize=8192)  # the same few texts come again and again
+def _time_ms(text: str) -> int:
+    return _checked_time(from_iso(text))
+
+
+def _checked_time(time_ms: int) -> int:
+    if not TIME_MIN_MS <= time_ms <= TIME_MAX_MS:
+        msg = f"an instant {time_ms} ms after 1970 cannot be"
+        raise ValueError(msg)
+    return time_ms
 
 
 class Row(NamedTuple):
@@ -273,6 +286,7 @@ def _freeze_rows(record: FreezeRecord, batch: Batch) -> list[Row]:
 
 def _series_rows(record: SeriesRecord, batch: Batch) -> list[Row]:
     start_ms = _time_ms(record.start)
+    _checked_time(start_ms + len(record.values) * record.interval_s * 1000)
     shared = _shared(record)
     return [
         _row(
@@ -369,7 +383,7 @@ def _exchange(exchange: ExchangeEvidence, batch: Batch) -> ExchangeRow:
     try:
         _check_printable("exchange", exchange.ref + exchange.bus + exchange.software)
         received_ms = _time_ms(exchange.received_at)
-    except ValueError as error:
+    except (ValueError, ArithmeticError) as error:
         msg = f"exchange {cleaned(exchange.ref)}: {error}"
         raise FeedError(msg, code="bad_record") from error
     return ExchangeRow(

@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 DEAD_LETTERS_MAX = 1000
 DEAD_LETTER_BYTES = 2048
+PAIRS_REMEMBERED_MAX = 200_000
 
 Stream = tuple[str, str]  # head-end, epoch
 
@@ -134,6 +135,8 @@ class Store:
             for message in messages:
                 self._look_at(message, work)
             pairs = self._write(connection, work)
+        if len(self._pairs) + len(pairs) > PAIRS_REMEMBERED_MAX:
+            self._pairs.clear()
         self._pairs |= pairs
         _answer(work)
         return work.result
@@ -166,7 +169,7 @@ class Store:
     def _look_at(self, message: Arrived, work: _Work) -> None:
         """Find out what a message is; refused ones become dead letters."""
         try:
-            decoded = decode_to_consumer(message.payload)
+            decoded = _decoded(message.payload)
             _check_stream(decoded, message.headend, self._name)
             if isinstance(decoded, ResumeRefused):
                 _jump(decoded, work)
@@ -197,6 +200,13 @@ class Store:
 
 
 # --- looking ---------------------------------------------------------------------------------
+
+
+def _decoded(payload: bytes) -> Batch | ResumeRefused:
+    try:
+        return decode_to_consumer(payload)
+    except OverflowError as error:  # an instant that leaves the calendar on its way to UTC
+        raise FeedError(f"an instant that cannot be: {error}", code="bad_record") from error
 
 
 def _check_stream(decoded: Batch | ResumeRefused, headend: str, consumer: str) -> None:

@@ -1,18 +1,18 @@
-"""The other end of the feed as tests script it: keeps its log, answers resumes, notes receipts."""
+"""The other end of the feed as tests script it: its log, and what comes back."""
 
 import asyncio
 from contextlib import asynccontextmanager
 
 from billing_builder import EPOCH_A, batch, evidence, read, status
-from tests.support.mosquitto import Mosquitto
 
 from headend.messages.pipe import Pipe
 from headend.messages.records import Receipt, decode_from_consumer
 from headend.messages.topics import Topics
+from tests.support.mosquitto import Mosquitto
 
 
 class ScriptedHeadend:
-    """Publishes batches of its log and keeps what comes back. `obeys`: answers resumes by itself."""
+    """Publishes batches of its log, keeps what comes back. `obeys`: answers resumes by itself."""
 
     def __init__(self, pipe: Pipe, *, name: str = "he1", epoch: str = EPOCH_A) -> None:
         self.pipe = pipe

@@ -1,4 +1,4 @@
-"""The consumer on a real broker: receipts after the commit, resumes, hostile neighbours, outages."""
+"""The consumer on a real broker: receipts after commits, resumes, outages."""
 
 import asyncio
 import sqlite3
@@ -10,14 +10,14 @@ from billing_builder import EPOCH_A, EPOCH_B, FixedClock, Inbox, batch, read, re
 from billing_headend import scripted_headend
 from sqlalchemy import event as sa_event
 from sqlalchemy.exc import OperationalError
-from tests.support.mosquitto import Mosquitto
-from tests.support.waiting import eventually
 
 from headend.billing.consumer import BillingConsumer
 from headend.domain.clock import SystemClock
 from headend.messages.connection import Backoff
 from headend.messages.pipe import Pipe
 from headend.messages.topics import Topics
+from tests.support.mosquitto import Mosquitto
+from tests.support.waiting import eventually
 
 FAST = Backoff(first_s=0.02, max_s=0.1, spread=0.0)
 

@@ -255,6 +255,15 @@ def test_the_ratio_of_each_meter_holds_for_its_own_part():
     assert day(readings, [exchanged(NOON)]).energy == Decimal("1.00") + Decimal("0.80")
 
 
+def test_the_widest_numbers_of_the_feed_lose_no_digit():
+    wide, ratio = "1" * 30 + "." + "3" * 18, Decimal("7" * 30 + ".5")
+    readings = [register("0", START, multiplier=ratio), register(wide, END, multiplier=ratio)]
+    digits = int(wide.replace(".", "")) * int(str(ratio).replace(".", ""))
+    energy = day(readings).energy
+    assert energy.as_tuple().exponent == -19
+    assert int("".join(map(str, energy.as_tuple().digits))) == digits
+
+
 def test_a_unit_that_changed_is_not_billed():
     readings = [register("1", START), register("2", END, unit="Wh")]
     assert day(readings).reason is Unknown.UNIT_CHANGED

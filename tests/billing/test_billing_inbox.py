@@ -79,6 +79,11 @@ HOSTILE = {
     "an unknown status": (changed(GOOD, status="good"), "bad_record"),
     "a multiplier of zero": (changed(GOOD, multiplier="0"), "bad_record"),
     "a day that never was": (changed(GOOD, time="2026-02-30T00:00:00Z"), "bad_record"),
+    "an instant beyond the calendar": (
+        changed(GOOD, time="9999-12-31T23:59:59-23:59"),
+        "bad_record",
+    ),
+    "an instant of another age": (changed(GOOD, time="0999-12-31T00:00:00Z"), "bad_record"),
     "a meter with control characters": (changed(GOOD, meter="M\x00\x1b[2J"), "bad_record"),
     "an exchange that is not hex": (
         changed(GOOD, batch_exchanges=[{"ref": "x", "request": "ZZ"}]),

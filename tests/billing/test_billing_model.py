@@ -78,7 +78,7 @@ def state(inbox, *, whole: bool):
     names = [
         name
         for name in ("reading", "reading_history", "event", "conflict", "gap")
-        if whole or name not in ("gap",)
+        if whole or name != "gap"
     ]
     found = {}
     with inbox.store.engine.connect() as connection:
