@@ -132,15 +132,15 @@ class Line:
         replies = self.station.receive(bytes(air.data), sorted(air.bad))
         if not replies:
             return
-        now = self._schedule.now()
-        batch = [self._transmission(now, reply) for reply in replies]
+        # From the end on the wire, not from now: a timer that came late delays nothing twice.
+        batch = [self._transmission(air.end, reply) for reply in replies]
         for index, spoken in enumerate(batch):
             self._collide(spoken, at_once=batch[:index])
             self._plan(spoken)
 
-    def _transmission(self, now: float, reply: Transmission) -> _OnAir:
+    def _transmission(self, after: float, reply: Transmission) -> _OnAir:
         seen = self.to_master(reply.data) if self.to_master else Damaged(reply.data)
-        return _OnAir(now + reply.delay_s, self.char_s, bytearray(seen.data), set(seen.bad))
+        return _OnAir(after + reply.delay_s, self.char_s, bytearray(seen.data), set(seen.bad))
 
     def _plan(self, air: _OnAir) -> None:
         """Deliver piece by piece, each when its last character is over."""

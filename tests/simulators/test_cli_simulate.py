@@ -41,7 +41,7 @@ class Running:
 
     async def stop(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
-        return await asyncio.wait_for(self.process.wait(), 10)
+        return await asyncio.wait_for(self.process.wait(), 30)
 
     async def __aexit__(self, *_unused: object) -> None:
         if self.process.returncode is None:
