@@ -16,7 +16,7 @@ from headend.acquisition.registry import Registry, exchange_event
 from headend.bus import Priority
 from headend.domain.clock import Clock
 from headend.domain.due import DueKey
-from headend.domain.meter import Meter, MeterExchange
+from headend.domain.meter import Event, Meter, MeterExchange
 from headend.domain.reading import Reading, Source, Status, Verdict
 from headend.journal import Journal
 from headend.vee import Base, Candidate, RuleSet, judge
@@ -67,7 +67,9 @@ class Engine:
     async def alarm(self, name: str, fields: dict[str, object]) -> None:
         """Raise an alarm: on the feed and in the log, once, at the time it is seen."""
         log.warning("alarm=%s %s", name, " ".join(f"{k}={v}" for k, v in fields.items()))
-        await self._journal.alarm(name, fields)
+        await self._journal.append_event(
+            Event("alarm", self._clock.now_ms(), {"alarm": name, **fields})
+        )
 
     async def read_now(
         self, meter_id: str, points: Sequence[str], *, timeout_s: float = ON_DEMAND_TIMEOUT_S
@@ -127,10 +129,13 @@ class Engine:
             return (self._reborn(reading, exchange.new_meter, old, reborn),)
 
         touched = await self._journal.apply_meter_event(
-            exchange_event(exchange), change, meter=old.id, from_ms=exchange.at_ms
+            exchange_event(exchange),
+            change,
+            meter=old.id,
+            from_ms=exchange.at_ms,
+            successor=exchange.new_meter,
         )
         new = self._registry.exchange(exchange)
-        await self._journal.transfer_due(old.id, new.id, exchange.at_ms)
         self._reader.rebase(old.id, {})
         self._reader.rebase(new.id, reborn)
         if new.bus in self.pollers:
@@ -144,7 +149,8 @@ class Engine:
         """The same bytes judged again as the new meter's; a good register becomes its base."""
         base = bases.get(reading.point)
         kind = quantity(reading.point).kind
-        verdict, flags = Verdict.OK, ()
+        verdict = Verdict.OK
+        flags: tuple[str, ...] = ()
         if reading.value is not None:
             new = Candidate(
                 point=reading.point,

@@ -189,6 +189,11 @@ class MeterReader:
         source: Source,
     ) -> list[Taken]:
         """Readings in the order they are to be born; the last one is the point's outcome."""
+        if result.value is None and result.meter_time_ms is not None:
+            # A clock is kept as the seconds since 1970 that it shows.
+            result = replace(result, value=Decimal(result.meter_time_ms // 1000))
+        if result.value is None and any(result.texts):
+            return [Taken(want, result, None, "not_a_number")]
         if result.value is None:
             reading = self._reading(meter, want, result, Judgement(Verdict.OK), source)
             null = replace(reading, status=Status.NULL, due_ms=None)

@@ -50,7 +50,8 @@ class NoAnswer(BusError):
     """Nothing usable came within the time allowed, over all attempts.
 
     `diagnosis` tells silence apart from damage: `silence`, `incomplete`, `damaged`, `echo_only`,
-    `foreign` (frames came, none was the answer).
+    `foreign` (frames came, none was the answer), `dead_waiting` (a meter that was silent before is
+    probed slowly; nothing was sent now).
     """
 
     def __init__(
