@@ -1,6 +1,7 @@
 # `make run` shows the product, `make test` proves it. Both set up what they need.
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
+FUZZED := tests/protocols tests/config tests/drivers tests/messages tests/transport tests/bus
 PATHS := headend protocols simulators tests benchmarks
 
 .PHONY: run test install servers lint soak fuzz bench clean
@@ -29,7 +30,7 @@ soak: install servers
 	$(PYTHON) -m tests.kill.soak --rounds 1000
 
 fuzz: install
-	HYPOTHESIS_PROFILE=fuzz $(PYTHON) -m pytest -q tests/protocols tests/config tests/bus
+	$(PYTHON) -m pytest -q -p tests.support.fuzz_profile --timeout 0 $(FUZZED)
 
 bench: install servers
 	$(PYTHON) benchmarks/bus.py

@@ -1,0 +1,6 @@
+"""Loaded by `make fuzz` (`-p tests.support.fuzz_profile`): the same property tests, for longer."""
+
+from hypothesis import settings
+
+settings.register_profile("fuzz", max_examples=20_000, deadline=None)
+settings.load_profile("fuzz")
