@@ -1,10 +1,9 @@
 """Readings, exchanges and due points to rows and back. Every value comes back as it was."""
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
-from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from headend.domain.clock import iso
 from headend.domain.due import DueState
@@ -14,10 +13,6 @@ from headend.journal.model import Stored
 from headend.journal.schema import NO_INTERVAL
 
 # The position of a member is its code in the file: members are appended, never moved.
-STATUSES = (Status.ACTUAL, Status.ESTIMATED, Status.SUBSTITUTED, Status.MANUAL, Status.NULL)
-VERDICTS = (Verdict.OK, Verdict.SUSPECT, Verdict.HELD, Verdict.FAIL)
-SIDES = (Side.SECONDARY, Side.PRIMARY)
-SOURCES = (Source.PLANNED, Source.ON_DEMAND, Source.BACKFILL, Source.DERIVED)
 OUTCOMES = (
     Outcome.REPLY,
     Outcome.REFUSED,
@@ -40,15 +35,9 @@ DUE_STATES = (
 DUE_CODE = {state: code for code, state in enumerate(DUE_STATES)}
 ONE = Decimal(1)
 
-_LATE = 1
-_FINAL = 2
-_SIDE_SHIFT = 2
-_SOURCE_SHIFT = 3
-
 READING_COLUMNS = (
-    "rid, meter, point, time_ms, interval_s, revision, read_id, service_point, value, unit,"
-    " received_ms, due_ms, status, verdict, flags, multiplier, bits, meter_time_ms, xid, xday,"
-    " software"
+    "rid, series, time_ms, revision, read_id, service_point, value, form, received_ms, due_ms,"
+    " meter_time_ms, xid"
 )
 READING_WIDTH = READING_COLUMNS.count(",") + 1
 EXCHANGE_COLUMNS = (
@@ -56,6 +45,9 @@ EXCHANGE_COLUMNS = (
     " software"
 )
 EXCHANGE_WIDTH = EXCHANGE_COLUMNS.count(",") + 1
+
+
+STREAM_WIDTH = 7
 
 
 def insert_sql(table: str, width: int) -> str:
@@ -74,45 +66,131 @@ def number_text(value: Decimal) -> str:
     return text
 
 
-@lru_cache(maxsize=1024)
-def parse_multiplier(text: str) -> Decimal:
-    """A stored multiplier; there are few different ones."""
-    return Decimal(text)
+class Series(NamedTuple):
+    """What a reading is of, but for the instant."""
+
+    meter: str
+    point: str
+    interval_s: int  # NO_INTERVAL when it has none
 
 
-@lru_cache(maxsize=4096)
-def parse_flags(text: str) -> tuple[str, ...]:
-    """Stored flags; there are few different sets."""
-    return tuple(text.split(",")) if text else ()
+class Form(NamedTuple):
+    """What many readings have in common; few different ones exist. Texts as they are stored."""
+
+    unit: str
+    multiplier: str
+    side: Side
+    status: Status
+    verdict: Verdict
+    flags: tuple[str, ...]
+    late: bool
+    final: bool
+    source: Source
+    software: str
+
+    def row(self) -> tuple[object, ...]:
+        """The columns of table forms behind the id."""
+        return (
+            *self[:2],
+            *map(str, self[2:5]),
+            ",".join(self.flags),
+            *self[6:8],
+            *map(str, self[8:]),
+        )
+
+    @property
+    def good(self) -> bool:
+        """Fit to be the base of a register."""
+        return self.verdict is Verdict.OK and self.status is Status.ACTUAL
 
 
-def bits_of(reading: Reading) -> int:
-    """The small facts of a reading in one integer."""
-    bits = 0
-    if reading.late:
-        bits = _LATE
-    if reading.final:
-        bits |= _FINAL
-    if reading.side is not Side.SECONDARY:
-        bits |= SIDES.index(reading.side) << _SIDE_SHIFT
-    if reading.source is not Source.PLANNED:
-        bits |= SOURCES.index(reading.source) << _SOURCE_SHIFT
-    return bits
+def form_from_row(row: Sequence[Any]) -> Form:
+    """A row of table forms without its id."""
+    unit, multiplier, side, status, verdict, flags, late, final, source, software = row
+    return Form(
+        unit,
+        multiplier,
+        Side(side),
+        Status(status),
+        Verdict(verdict),
+        tuple(flags.split(",")) if flags else (),
+        bool(late),
+        bool(final),
+        Source(source),
+        software,
+    )
 
 
-def status_code(status: Status) -> int:
-    """The stored code of a status."""
-    return 0 if status is Status.ACTUAL else STATUSES.index(status)
+class Lexicon:
+    """What numbers stand for, as a reader of the file sees it; the unknown is fetched."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._names: dict[int, str] = {}
+        self._series: dict[int, Series] = {}
+        self._forms: dict[int, tuple[Form, Decimal]] = {}
+
+    def name(self, number: int) -> str:
+        """An interned text."""
+        if number not in self._names:
+            self._names.update(
+                self._connection.execute(
+                    "SELECT id, text FROM names WHERE id>?", (max(self._names, default=0),)
+                )
+            )
+        return self._names[number]
+
+    def series(self, number: int) -> Series:
+        """A series."""
+        if number not in self._series:
+            rows = self._connection.execute(
+                "SELECT id, meter, point, interval_s FROM series WHERE id>?",
+                (max(self._series, default=0),),
+            )
+            self._series.update((row[0], Series(*row[1:])) for row in rows)
+        return self._series[number]
+
+    def form(self, number: int) -> tuple[Form, Decimal]:
+        """A form with its multiplier."""
+        if number not in self._forms:
+            rows = self._connection.execute(
+                "SELECT * FROM forms WHERE id>?", (max(self._forms, default=0),)
+            )
+            for row in rows:
+                form = form_from_row(row[1:])
+                self._forms[row[0]] = (form, Decimal(form.multiplier))
+        return self._forms[number]
 
 
-def verdict_code(verdict: Verdict) -> int:
-    """The stored code of a verdict."""
-    return 0 if verdict is Verdict.OK else VERDICTS.index(verdict)
-
-
-def side_of(bits: int) -> Side:
-    """The side that `bits_of` packed."""
-    return SIDES[bits >> _SIDE_SHIFT & 1]
+def stored_from_row(row: Sequence[Any], lexicon: Lexicon) -> Stored:
+    """A row of READING_COLUMNS as it was appended, but for the exchange's bytes."""
+    (
+        rid, series, time_ms, revision, read_id, service_point, value, form, received_ms, due_ms,
+        meter_time_ms, xid,
+    ) = row  # fmt: skip
+    meter, point, interval_s = lexicon.series(series)
+    shape, multiplier = lexicon.form(form)
+    reading = Reading(
+        meter,
+        lexicon.name(service_point),
+        point,
+        None if value is None else Decimal(value),
+        shape.unit,
+        time_ms,
+        received_ms,
+        None if interval_s == NO_INTERVAL else interval_s,
+        due_ms,
+        shape.status,
+        shape.verdict,
+        shape.flags,
+        multiplier,
+        shape.side,
+        shape.late,
+        shape.final,
+        shape.source,
+        meter_time_ms,
+    )
+    return Stored(reading, read_id.hex(), revision, xid, shape.software, rid)
 
 
 def outcome_code(outcome: Outcome) -> int:
@@ -120,45 +198,15 @@ def outcome_code(outcome: Outcome) -> int:
     return 0 if outcome is Outcome.REPLY else OUTCOMES.index(outcome)
 
 
-def stored_from_row(row: Sequence[Any], names: Mapping[int, str]) -> Stored:
-    """A row of READING_COLUMNS as it was appended, but for the exchange's bytes."""
-    (
-        rid, meter, point, time_ms, interval_s, revision, read_id, service_point, value, unit,
-        received_ms, due_ms, status, verdict, flags, multiplier, bits, meter_time_ms, xid, _xday,
-        software,
-    ) = row  # fmt: skip
-    reading = Reading(
-        names[meter],
-        names[service_point],
-        names[point],
-        None if value is None else Decimal(value),
-        names[unit],
-        time_ms,
-        received_ms,
-        None if interval_s == NO_INTERVAL else interval_s,
-        due_ms,
-        STATUSES[status],
-        VERDICTS[verdict],
-        parse_flags(names[flags]),
-        parse_multiplier(names[multiplier]),
-        side_of(bits),
-        bool(bits & _LATE),
-        bool(bits & _FINAL),
-        SOURCES[bits >> _SOURCE_SHIFT],
-        meter_time_ms,
-    )
-    return Stored(reading, read_id.hex(), revision, xid, names[software], rid)
-
-
-def exchange_from_row(row: Sequence[Any], names: Mapping[int, str]) -> tuple[int, Exchange, str]:
+def exchange_from_row(row: Sequence[Any], lexicon: Lexicon) -> tuple[int, Exchange, str]:
     """A row of EXCHANGE_COLUMNS: its id, the attempt, and the software that made it."""
     (
         xid, bus, device, request, reply, stray, sent_ms, received_ms, took_ms, attempt, outcome,
         software,
     ) = row  # fmt: skip
     exchange = Exchange(
-        bus=names[bus],
-        device=names[device],
+        bus=lexicon.name(bus),
+        device=lexicon.name(device),
         request=request,
         reply=reply,
         sent_ms=sent_ms,
@@ -168,28 +216,7 @@ def exchange_from_row(row: Sequence[Any], names: Mapping[int, str]) -> tuple[int
         outcome=OUTCOMES[outcome],
         stray=stray,
     )
-    return xid, exchange, names[software]
-
-
-class Names(Mapping[int, str]):
-    """The interned texts as a reader sees them; one that is not known yet is fetched."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._known: dict[int, str] = {}
-
-    def __getitem__(self, number: int) -> str:
-        try:
-            return self._known[number]
-        except KeyError:
-            self._known.update(self._connection.execute("SELECT id, text FROM names"))
-            return self._known[number]
-
-    def __iter__(self) -> Any:  # noqa: ANN401 - Mapping's own signature
-        return iter(self._known)
-
-    def __len__(self) -> int:
-        return len(self._known)
+    return xid, exchange, lexicon.name(software)
 
 
 def iso_cache(size_max: int = 4096) -> Callable[[int], str]:

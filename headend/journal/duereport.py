@@ -6,27 +6,28 @@ from datetime import date
 from typing import Any
 
 from headend.domain.due import DueKey, DueState
-from headend.journal.codec import DUE_STATES, Names
+from headend.journal.codec import DUE_STATES, Lexicon
 from headend.journal.model import DueLine
 from headend.journal.schema import day_number, day_tables, table_name
 
 SCHEMA_DUE = "due/1"
 
 
-def due_lines(connection: sqlite3.Connection, names: Names, day: date) -> Iterator[DueLine]:
-    """Every due point of a day, by meter, point and instant. Nothing for a day never frozen."""
+def due_lines(connection: sqlite3.Connection, lexicon: Lexicon, day: date) -> Iterator[DueLine]:
+    """Every due point of a day, by instant. Nothing for a day never frozen."""
     number = day_number(day)
     if number not in day_tables(connection).get("d", ()):
         return
     rows = connection.execute(
-        "SELECT meter, point, due_ms, bus, area, window_end_ms, state, reason, read_id,"  # noqa: S608
-        f" after_close FROM {table_name('d', number)} ORDER BY meter, point, due_ms"
+        "SELECT due_ms, series, bus, area, window_end_ms, state, reason, read_id, after_close"  # noqa: S608
+        f" FROM {table_name('d', number)} ORDER BY due_ms, series"
     )
-    for meter, point, due_ms, bus, area, window_end_ms, state, reason, read_id, after in rows:
+    for due_ms, series, bus, area, window_end_ms, state, reason, read_id, after in rows:
+        meter, point, _interval = lexicon.series(series)
         yield DueLine(
-            DueKey(names[meter], names[point], due_ms),
-            names[bus],
-            names[area] if area else None,
+            DueKey(meter, point, due_ms),
+            lexicon.name(bus),
+            lexicon.name(area) if area else None,
             window_end_ms,
             DUE_STATES[state],
             reason,
@@ -35,7 +36,7 @@ def due_lines(connection: sqlite3.Connection, names: Names, day: date) -> Iterat
         )
 
 
-def due_summary(connection: sqlite3.Connection, names: Names, day: date) -> dict[str, Any]:
+def due_summary(connection: sqlite3.Connection, lexicon: Lexicon, day: date) -> dict[str, Any]:
     """The counts of a day as they stand now."""
     (frozen,) = connection.execute(
         "SELECT coalesce(max(frozen), 0) FROM due_days WHERE day=?", (day.isoformat(),)
@@ -53,7 +54,7 @@ def due_summary(connection: sqlite3.Connection, names: Names, day: date) -> dict
             f" FROM {table_name('d', number)} GROUP BY 1, 2, 3, 4"
         ).fetchall()
     for bus_id, code, reason, after, count in rows:
-        bus, state = names[bus_id], DUE_STATES[code].value
+        bus, state = lexicon.name(bus_id), DUE_STATES[code].value
         line = by_bus.setdefault(bus, {"bus": bus, "frozen": 0} | {s.value: 0 for s in DueState})
         line["frozen"] += count
         line[state] += count

@@ -17,7 +17,7 @@ from headend.domain.meter import Event
 from headend.domain.reading import Reading, Source, Status, Verdict
 from headend.journal import codec
 from headend.journal.build import freeze_key
-from headend.journal.codec import DUE_CODE
+from headend.journal.codec import DUE_CODE, Form
 from headend.journal.model import (
     DAY_MS,
     Appended,
@@ -40,33 +40,34 @@ class Seen(NamedTuple):
 
     reading: Reading
     table: DayTable
-    meter: int
-    point: int
+    series: int
     revision: int
     read_id: str
     new: bool
 
 
 class Group:
-    """Collects one transaction's rows. The caller begins, calls `flush` and commits."""
+    """Collects one transaction's rows. The caller begins, calls `flush` and commits.
+
+    `careful`: look into the file before every row (after a key or an id was found taken).
+    """
 
     def __init__(self, state: State, now_ms: int, *, careful: bool = False) -> None:
         self.state = state
         self.now_ms = now_ms
+        self.connection = state.connection
         self.entries: dict[str, tuple[int, list[StreamEntry]]] = {}
         self.new_exchanges: list[Exchange] = []
         self.touched: set[str] = set()
         self.moved: str | None = None  # whose cursor was set
         self._careful = careful
-        self.connection = state.connection
-        self._names = state.names
-        self._new_names: list[tuple[int, str]] = []
-        self._exchange_rows: dict[str, list[tuple[object, ...]]] = {}
-        self._stream_rows: list[tuple[object, ...]] = []
+        self._new_words: dict[str, list[tuple[object, ...]]] = {}
+        self._exchange_rows: dict[tuple[RecordClass, int], list[tuple[object, ...]]] = {}
+        self._runs: dict[int, list[int]] = {}
+        self._stream_rows: list[list[int]] = []
         self._settle_rows: dict[str, list[tuple[object, ...]]] = {}
         self._reason_rows: dict[str, list[tuple[object, ...]]] = {}
         self._event_rows: list[tuple[object, ...]] = []
-        self._based: set[tuple[int, int]] = set()
         self._software = self.intern(state.software)
 
     # -- what can be put into a group
@@ -76,25 +77,27 @@ class Group:
         readings = birth.readings
         if len(readings) != 1:
             return self._together(readings)
-        seen = self._judge(readings[0])
+        reading = readings[0]
+        seen = self._judge(reading)
         if seen.new:
             stored = self._write(seen)
-            if seen.reading.verdict is not Verdict.HELD:
+            if reading.verdict is not Verdict.HELD:
                 self._publish(seen.table, (stored,))
-        if seen.reading.due_ms is not None:
+        if reading.due_ms is not None:
             self._settle(seen)
         return (Appended(seen.read_id, seen.revision, seen.new),)
 
     def exchange(self, exchange: Exchange, record_class: RecordClass) -> int:
         """The row id of an attempt, written under the class when it is not there yet."""
-        known = self.state.exchanges.get(exchange)
+        state = self.state
+        known = state.exchanges.get(exchange)
         if known is not None:
             xid, kept_as = known
             if kept_as is RecordClass.TELEMETRY and record_class is RecordClass.BILLING:
                 self._keep_longer(exchange, xid)
             return xid
-        xid = self.state.next_xid
-        self.state.next_xid = xid + 1
+        xid = state.next_xid
+        state.next_xid = xid + 1
         self._add_exchange(exchange, xid, record_class)
         self.new_exchanges.append(exchange)
         return xid
@@ -116,16 +119,50 @@ class Group:
         """Remember why a due point is still open."""
         table = self.state.due_table(key.due_ms)
         if table is not None:
-            meter, point = self.intern(key.meter), self.intern(key.point)
-            row = (reason[:REASON_CHARS_MAX], meter, point, key.due_ms)
+            row = (reason[:REASON_CHARS_MAX], key.due_ms, self.series(key.meter, key.point, None))
             self._reason_rows.setdefault(table, []).append(row)
+
+    # -- words
 
     def intern(self, text: str) -> int:
         """The number of a text."""
-        number = self._names.get(text)
+        names = self.state.names
+        number = names.get(text)
         if number is None:
-            number = self._names[text] = len(self._names) + 1
-            self._new_names.append((number, text))
+            number = names[text] = len(names) + 1
+            self._new_words.setdefault("names", []).append((number, text))
+        return number
+
+    def series(self, meter: str, point: str, interval_s: int | None) -> int:
+        """The number of a series."""
+        series = self.state.series
+        key = (meter, point, interval_s)
+        number = series.get(key)
+        if number is None:
+            number = series[key] = len(series) + 1
+            stored = NO_INTERVAL if interval_s is None else interval_s
+            self._new_words.setdefault("series", []).append((number, meter, point, stored))
+        return number
+
+    def _form(self, reading: Reading) -> int:
+        form = Form(
+            reading.unit,
+            str(reading.multiplier),
+            reading.side,
+            reading.status,
+            reading.verdict,
+            reading.flags,
+            reading.late,
+            reading.final,
+            reading.source,
+            self.state.software,
+        )
+        ids = self.state.form_ids
+        number = ids.get(form)
+        if number is None:
+            number = ids[form] = len(ids) + 1
+            self.state.forms.append(form)
+            self._new_words.setdefault("forms", []).append((number, *form.row()))
         return number
 
     # -- readings
@@ -153,68 +190,56 @@ class Group:
         return tuple(results)
 
     def _judge(self, reading: Reading) -> Seen:
-        names = self._names
-        meter = names.get(reading.meter) or self.intern(reading.meter)
-        point = names.get(reading.point) or self.intern(reading.point)
-        record_class = point_facts(reading.point).record_class
+        meter = reading.meter
+        point = reading.point
         time_ms = reading.time_ms
+        interval_s = reading.interval_s
+        number = self.state.series.get((meter, point, interval_s))
+        if number is None:
+            number = self.series(meter, point, interval_s)
+        record_class = point_facts(point).record_class
         table = self.state.reading_table(record_class, time_ms // DAY_MS)
         content = content_text(
             reading.value, reading.unit, reading.status, reading.verdict,
             reading.multiplier, reading.side,
         )  # fmt: skip
-        last_ms = table.newest.get((meter, point))
-        if last_ms is None:
-            last_ms = self._newest(table, meter, point)
+        newest = table.newest
+        last_ms = newest.get(number)
+        if last_ms is None and table.complete:
+            last_ms = BEFORE_EVERYTHING
         revision = 1
-        if time_ms > last_ms:
-            table.newest[meter, point] = time_ms
-        else:
-            latest = self._latest(table, meter, point, reading)
+        if last_ms is None or time_ms <= last_ms or self._careful:
+            latest = self._latest(table, number, time_ms)
             if latest is not None:
                 if latest[2] == content:
-                    return Seen(reading, table, meter, point, latest[0], latest[1], new=False)
+                    return Seen(reading, table, number, latest[0], latest[1], new=False)
                 revision = latest[0] + 1
-        identity = read_id(
-            reading.meter, reading.point, time_ms, reading.interval_s, revision, content
-        )
+        if last_ms is None or time_ms > last_ms:
+            newest[number] = time_ms
+        identity = read_id(meter, point, time_ms, interval_s, revision, content)
         if self._careful:
             revision, identity = self._without_clash(reading, table, revision, content)
-        return Seen(reading, table, meter, point, revision, identity, new=True)
+        return Seen(reading, table, number, revision, identity, new=True)
 
-    def _newest(self, table: DayTable, meter: int, point: int) -> int:
-        found = None
-        if not table.complete:
-            (found,) = self.connection.execute(
-                f"SELECT max(time_ms) FROM {table.name} WHERE meter=? AND point=?",  # noqa: S608
-                (meter, point),
-            ).fetchone()
-        newest = table.newest[meter, point] = BEFORE_EVERYTHING if found is None else found
-        return newest
-
-    def _latest(
-        self, table: DayTable, meter: int, point: int, reading: Reading
-    ) -> tuple[int, str, str] | None:
+    def _latest(self, table: DayTable, series: int, time_ms: int) -> tuple[int, str, str] | None:
         """Revision, id and content of what the file has for this key."""
         self._flush_readings(table)
-        interval_s = NO_INTERVAL if reading.interval_s is None else reading.interval_s
         row = self.connection.execute(
-            f"SELECT r.revision, r.read_id, r.value, u.text, r.status, r.verdict, m.text, r.bits"  # noqa: S608
-            f" FROM {table.name} r JOIN names u ON u.id=r.unit JOIN names m ON m.id=r.multiplier"
-            " WHERE r.meter=? AND r.point=? AND r.time_ms=? AND r.interval_s=?"
-            " ORDER BY r.revision DESC LIMIT 1",
-            (meter, point, reading.time_ms, interval_s),
+            f"SELECT revision, read_id, value, form FROM {table.name}"  # noqa: S608
+            " WHERE time_ms=? AND series=? ORDER BY revision DESC LIMIT 1",
+            (time_ms, series),
         ).fetchone()
         if row is None:
             return None
-        revision, identity, value, unit, status, verdict, multiplier, bits = row
+        revision, identity, value, form_id = row
+        form = self.state.forms[form_id - 1]
         content = content_text(
             None if value is None else Decimal(value),
-            unit,
-            codec.STATUSES[status],
-            codec.VERDICTS[verdict],
-            Decimal(multiplier),
-            codec.side_of(bits),
+            form.unit,
+            form.status,
+            form.verdict,
+            Decimal(form.multiplier),
+            form.side,
         )
         return revision, identity.hex(), content
 
@@ -226,7 +251,6 @@ class Group:
             identity = read_id(
                 reading.meter, reading.point, reading.time_ms, reading.interval_s, revision, content
             )
-            self._flush_readings(table)
             taken = self.connection.execute(
                 f"SELECT 1 FROM {table.name} WHERE read_id=?",  # noqa: S608
                 (bytes.fromhex(identity),),
@@ -246,118 +270,89 @@ class Group:
             revision += 1
 
     def _write(self, seen: Seen) -> Stored:
-        reading = seen.reading
+        reading, table, series, revision, identity, _new = seen
         state = self.state
-        table = seen.table
-        names = self._names
-        rid = state.next_rid
-        state.next_rid = rid + 1
+        record_class = table.record_class
+        rid = state.next_rid[record_class]
+        state.next_rid[record_class] = rid + 1
         value = None if reading.value is None else codec.number_text(reading.value)
-        multiplier = str(reading.multiplier)
-        flags = ",".join(reading.flags)
         exchange = reading.exchange
-        xid = 0 if exchange is None else self.exchange(exchange, table.record_class)
-        table.rows.append((
-            rid,
-            seen.meter,
-            seen.point,
-            reading.time_ms,
-            NO_INTERVAL if reading.interval_s is None else reading.interval_s,
-            seen.revision,
-            bytes.fromhex(seen.read_id),
-            names.get(reading.service_point) or self.intern(reading.service_point),
-            value,
-            names.get(reading.unit) or self.intern(reading.unit),
-            reading.received_ms,
-            reading.due_ms,
-            codec.status_code(reading.status),
-            codec.verdict_code(reading.verdict),
-            names.get(flags) or self.intern(flags),
-            names.get(multiplier) or self.intern(multiplier),
-            codec.bits_of(reading),
-            reading.meter_time_ms,
-            xid,
-            0 if exchange is None else exchange.received_ms // DAY_MS,
-            self._software,
-        ))  # fmt: skip
-        if table.record_class is RecordClass.BILLING and point_facts(reading.point).register:
+        xid = 0 if exchange is None else self.exchange(exchange, record_class)
+        service_point = reading.service_point
+        table.rows.append(
+            (
+                rid,
+                series,
+                reading.time_ms,
+                revision,
+                bytes.fromhex(identity),
+                state.names.get(service_point) or self.intern(service_point),
+                value,
+                self._form(reading),
+                reading.received_ms,
+                reading.due_ms,
+                reading.meter_time_ms,
+                xid,
+            )
+        )
+        if record_class is RecordClass.BILLING and point_facts(reading.point).register:
             self._rebase(seen, value)
-        return Stored(reading, seen.read_id, seen.revision, xid, state.software, rid)
+        return Stored(reading, identity, revision, xid, state.software, rid)
 
     def _rebase(self, seen: Seen, value: str | None) -> None:
-        """A good value becomes the base; one that replaces the base's own reading undoes it."""
         reading = seen.reading
-        key = (seen.meter, seen.point)
-        base = self.state.bases.get(key)
-        good = (
-            value is not None and reading.verdict is Verdict.OK and reading.status is Status.ACTUAL
-        )
-        if good and (base is None or reading.time_ms >= base[1]):
-            assert value is not None
-            self.state.bases[key] = (value, reading.time_ms)
-            self._based.add(key)
-        elif not good and base is not None and base[1] == reading.time_ms and seen.revision > 1:
-            self.find_base(key, reading.time_ms)
-
-    def find_base(self, key: tuple[int, int], before_ms: int) -> None:
-        """Go back to the last good register value before an instant."""
-        self.flush_readings()
-        found: tuple[str, int] | None = None
-        for day in sorted(self.state.tables.get("rb", ()), reverse=True):
-            if day * DAY_MS >= before_ms:
-                continue
-            rows = self.connection.execute(
-                f"SELECT value, time_ms, status, verdict FROM {table_name('rb', day)}"  # noqa: S608
-                " WHERE meter=? AND point=? AND time_ms<? AND interval_s=?"
-                " ORDER BY time_ms DESC, revision DESC",
-                (*key, before_ms, NO_INTERVAL),
-            )
-            seen_ms = None
-            for value, time_ms, status, verdict in rows:
-                if time_ms == seen_ms:
-                    continue  # an older revision
-                seen_ms = time_ms
-                if value is not None and status == 0 and verdict == 0:
-                    found = (value, time_ms)
-                    break
-            if found is not None:
-                break
-        if found is None:
-            self.state.bases.pop(key, None)
-        else:
-            self.state.bases[key] = found
-        self._based.add(key)
+        bases = self.state.bases
+        good = reading.verdict is Verdict.OK and reading.status is Status.ACTUAL
+        if not good and bases.replaces(seen.series, reading.time_ms, seen.revision):
+            self.flush_readings()  # the base before is looked for in the file
+        bases.judge(seen.series, value, reading.time_ms, seen.revision, good=good)
 
     # -- streams, due points, exchanges
 
     def _publish(self, table: DayTable, stored: tuple[Stored, ...]) -> None:
-        entry = StreamEntry(table.record_class, None, stored)
-        for consumer in self.state.streams[table.record_class]:
+        record_class = table.record_class
+        entry = StreamEntry(record_class, None, stored)
+        for consumer in self.state.streams[record_class]:
             self._next(consumer, entry, table.day, stored[0].rid, len(stored))
 
     def _next(self, consumer: Consumer, entry: StreamEntry, day: int, rid: int, n: int) -> None:
         seq = consumer.last_seq + 1
         consumer.last_seq = seq
-        if consumer.oldest is None:
-            consumer.oldest = seq
-        self._stream_rows.append((consumer.id, seq, entry.kind, day, rid, n))
         fresh = self.entries.get(consumer.name)
         if fresh is None:
             self.entries[consumer.name] = (seq, [entry])
             self.touched.add(consumer.name)
+            if consumer.oldest is None:
+                consumer.oldest = seq
         else:
             fresh[1].append(entry)
+        kind = entry.kind
+        run = self._runs.get(consumer.id)
+        if (
+            run is not None
+            and run[5] + run[2] * n == rid
+            and run[6] == n
+            and run[3] == kind
+            and run[4] == day
+        ):
+            run[2] += 1
+        else:
+            run = self._runs[consumer.id] = [consumer.id, seq, 1, kind, day, rid, n]
+            self._stream_rows.append(run)
 
     def _settle(self, seen: Seen) -> None:
         reading = seen.reading
-        assert reading.due_ms is not None
-        table = self.state.due_table(reading.due_ms)
+        due_ms = reading.due_ms
+        assert due_ms is not None
+        table = self.state.due_table(due_ms)
         if table is None:
             return
+        series = seen.series
+        if reading.interval_s is not None:
+            series = self.series(reading.meter, reading.point, None)
         if reading.verdict is Verdict.HELD or reading.value is None:
             reason = "held" if reading.verdict is Verdict.HELD else "no_value"
-            row: tuple[object, ...] = (reason, seen.meter, seen.point, reading.due_ms)
-            self._reason_rows.setdefault(table, []).append(row)
+            self._reason_rows.setdefault(table, []).append((reason, due_ms, series))
             return
         if reading.status in (Status.ESTIMATED, Status.SUBSTITUTED):
             became = DueState.ESTIMATED
@@ -365,29 +360,34 @@ class Group:
             became = DueState.BACKFILLED
         else:
             became = DueState.LATE if reading.late else DueState.READ
-        row = (
-            DUE_CODE[became], bytes.fromhex(seen.read_id), seen.meter, seen.point, reading.due_ms
-        )  # fmt: skip
-        self._settle_rows.setdefault(table, []).append(row)
+        rows = self._settle_rows.get(table)
+        if rows is None:
+            rows = self._settle_rows[table] = []
+        rows.append((DUE_CODE[became], bytes.fromhex(seen.read_id), due_ms, series))
 
     def _add_exchange(self, exchange: Exchange, xid: int, record_class: RecordClass) -> None:
-        day = exchange.received_ms // DAY_MS
-        prefix = EXCHANGE_PREFIX[record_class]
-        self.state.ensure_table(prefix, day)
-        self._exchange_rows.setdefault(table_name(prefix, day), []).append((
-            xid,
-            self.intern(exchange.bus),
-            self.intern(exchange.device),
-            exchange.request,
-            exchange.reply,
-            exchange.stray,
-            exchange.sent_ms,
-            exchange.received_ms,
-            exchange.took_ms,
-            exchange.attempt,
-            codec.outcome_code(exchange.outcome),
-            self._software,
-        ))  # fmt: skip
+        place = (record_class, exchange.received_ms // DAY_MS)
+        rows = self._exchange_rows.get(place)
+        if rows is None:
+            self.state.ensure_table(EXCHANGE_PREFIX[record_class], place[1])
+            rows = self._exchange_rows[place] = []
+        names = self.state.names
+        rows.append(
+            (
+                xid,
+                names.get(exchange.bus) or self.intern(exchange.bus),
+                names.get(exchange.device) or self.intern(exchange.device),
+                exchange.request,
+                exchange.reply,
+                exchange.stray,
+                exchange.sent_ms,
+                exchange.received_ms,
+                exchange.took_ms,
+                exchange.attempt,
+                codec.outcome_code(exchange.outcome),
+                self._software,
+            )
+        )
         self.state.exchanges.put(exchange, xid, record_class)
 
     def _keep_longer(self, exchange: Exchange, xid: int) -> None:
@@ -403,21 +403,20 @@ class Group:
     def flush(self) -> None:
         """Write every row collected; the transaction is whole after this."""
         connection = self.connection
+        self._flush_words()
         self.flush_readings()
         self._flush_exchanges()
         if self._event_rows:
             connection.executemany("INSERT INTO events VALUES (?,?,?,?,?)", self._event_rows)
+            self._event_rows.clear()
         if self._stream_rows:
             table = self.state.stream_table(self.now_ms)
-            connection.executemany(codec.insert_sql(table, 6), self._stream_rows)
+            connection.executemany(codec.insert_sql(table, codec.STREAM_WIDTH), self._stream_rows)
+            self._stream_rows.clear()
+            self._runs.clear()
         self._flush_due()
-        self._flush_bases()
-        self._flush_numbers()
-        if self._new_names:
-            connection.executemany("INSERT INTO names VALUES (?,?)", self._new_names)
-        for rows in (self._event_rows, self._stream_rows):
-            rows.clear()
-        self._new_names.clear()
+        self.state.bases.write(self.state.next_rid[RecordClass.BILLING])
+        self.state.write_numbers(self.touched)
 
     def flush_readings(self) -> None:
         """Write the readings collected so far, so that they can be found."""
@@ -425,17 +424,20 @@ class Group:
             self._flush_readings(table)
 
     def _flush_readings(self, table: DayTable) -> None:
-        if self._new_names:
-            # `_latest` joins on names.
-            self.connection.executemany("INSERT INTO names VALUES (?,?)", self._new_names)
-            self._new_names.clear()
         if table.rows:
             sql = codec.insert_sql(table.name, codec.READING_WIDTH)
             self.connection.executemany(sql, table.rows)
             table.rows.clear()
 
+    def _flush_words(self) -> None:
+        for table, rows in self._new_words.items():
+            sql = codec.insert_sql(table, len(rows[0]))
+            self.connection.executemany(sql, rows)
+        self._new_words.clear()
+
     def _flush_exchanges(self) -> None:
-        for name, rows in self._exchange_rows.items():
+        for (record_class, day), rows in self._exchange_rows.items():
+            name = table_name(EXCHANGE_PREFIX[record_class], day)
             self.connection.executemany(codec.insert_sql(name, codec.EXCHANGE_WIDTH), rows)
         self._exchange_rows.clear()
 
@@ -445,39 +447,14 @@ class Group:
                 f"UPDATE {table} SET after_close=(state={_MISSING}), read_id=?2,"  # noqa: S608
                 f" reason=CASE state WHEN {_MISSING} THEN reason END,"
                 f" state=CASE state WHEN {_MISSING} THEN state ELSE ?1 END"
-                f" WHERE meter=?3 AND point=?4 AND due_ms=?5 AND state IN ({_OPEN},{_MISSING})",
+                f" WHERE due_ms=?3 AND series=?4 AND state IN ({_OPEN},{_MISSING})",
                 rows,
             )
         for table, rows in self._reason_rows.items():
             self.connection.executemany(
-                f"UPDATE {table} SET reason=? WHERE meter=? AND point=? AND due_ms=?"  # noqa: S608
+                f"UPDATE {table} SET reason=? WHERE due_ms=? AND series=?"  # noqa: S608
                 f" AND state={_OPEN}",
                 rows,
             )
         self._settle_rows.clear()
         self._reason_rows.clear()
-
-    def _flush_bases(self) -> None:
-        bases = self.state.bases
-        kept = [(*key, *bases[key]) for key in self._based if key in bases]
-        gone = [key for key in self._based if key not in bases]
-        if kept:
-            self.connection.executemany("INSERT OR REPLACE INTO bases VALUES (?,?,?,?)", kept)
-        if gone:
-            self.connection.executemany("DELETE FROM bases WHERE meter=? AND point=?", gone)
-        self._based.clear()
-
-    def _flush_numbers(self) -> None:
-        state = self.state
-        counters = (
-            (str(state.next_rid), "next_rid"),
-            (str(state.next_xid), "next_xid"),
-            (str(state.next_event), "next_event"),
-        )
-        self.connection.executemany("UPDATE meta SET value=? WHERE key=?", counters)
-        for name in self.touched:
-            c = state.consumers[name]
-            self.connection.execute(
-                "UPDATE consumers SET last_seq=?, receipted=?, expired=? WHERE id=?",
-                (c.last_seq, c.receipted, c.expired, c.id),
-            )

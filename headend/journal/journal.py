@@ -22,7 +22,7 @@ from headend.domain.exchange import Exchange
 from headend.domain.meter import Event
 from headend.domain.reading import Reading
 from headend.journal import due_moves, operations
-from headend.journal.codec import Names
+from headend.journal.codec import Lexicon
 from headend.journal.errors import BelowOldest, BeyondJournal, UnknownConsumer
 from headend.journal.group import Group
 from headend.journal.model import (
@@ -86,7 +86,7 @@ class Journal:
         self._waiting: set[asyncio.Future[Any]] = set()
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="journal-reader")
         self._read_connection = connect_read_only(path)
-        self._names = Names(self._read_connection)
+        self._lexicon = Lexicon(self._read_connection)
         self._thread = WriterThread(writer, settings, self._loop, self._finish, self._thread_ended)
         self._thread.start()
 
@@ -368,7 +368,7 @@ class Journal:
     ) -> StreamSlice:
         return read_slice(
             self._read_connection,
-            self._names,
+            self._lexicon,
             consumer,
             from_seq,
             records_max=records_max,

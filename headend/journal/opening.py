@@ -130,9 +130,8 @@ def new_epoch_row(connection: sqlite3.Connection, now_ms: int, reason: str) -> s
 def _begin(connection: sqlite3.Connection, clock: Clock, reason: str) -> None:
     connection.execute("BEGIN IMMEDIATE")
     new_epoch_row(connection, clock.now_ms(), reason)
-    connection.executemany(
-        "INSERT INTO meta VALUES (?,?)", [("next_rid", "1"), ("next_xid", "1"), ("next_event", "1")]
-    )
+    counters = ("next_rid_billing", "next_rid_telemetry", "next_xid", "next_event")
+    connection.executemany("INSERT INTO meta VALUES (?, '1')", [(name,) for name in counters])
     connection.execute("COMMIT")
 
 

@@ -19,7 +19,8 @@ from headend.domain.reading import Reading, Source, Status, Verdict
 from headend.journal.codec import (
     DUE_CODE,
     READING_COLUMNS,
-    Names,
+    STREAM_WIDTH,
+    Lexicon,
     insert_sql,
     stored_from_row,
 )
@@ -72,9 +73,8 @@ def freeze_due(group: Group, day: date, points: Sequence[DuePoint]) -> int:
     open_code = DUE_CODE[DueState.OPEN]
     rows = {
         point.key: (
-            group.intern(point.key.meter),
-            group.intern(point.key.point),
             point.key.due_ms,
+            group.series(point.key.meter, point.key.point, None),
             group.intern(point.bus),
             0 if point.area is None else group.intern(point.area),
             point.window_end_ms,
@@ -86,7 +86,7 @@ def freeze_due(group: Group, day: date, points: Sequence[DuePoint]) -> int:
         for point in points
     }
     execute = group.connection.execute
-    group.connection.executemany(insert_sql(table_name("d", number), 10), rows.values())
+    group.connection.executemany(insert_sql(table_name("d", number), 9), rows.values())
     execute(
         "INSERT INTO due_days (day, frozen, frozen_ms) VALUES (?,?,?)",
         (day.isoformat(), len(rows), group.now_ms),
@@ -112,7 +112,7 @@ def close_due_day(group: Group, day: date) -> bytes:
         f"UPDATE {table} SET state=?, reason=coalesce(reason, 'never_tried') WHERE state=?",  # noqa: S608
         (DUE_CODE[DueState.MISSING], DUE_CODE[DueState.OPEN]),
     )
-    summary = due_summary(group.connection, Names(group.connection), day)
+    summary = due_summary(group.connection, Lexicon(group.connection), day)
     summary["closed_at"] = iso(group.now_ms)
     report = json.dumps(summary, ensure_ascii=False).encode()
     group.connection.execute(
@@ -139,11 +139,12 @@ def open_days(group: Group) -> list[date]:
 
 def bases(group: Group) -> dict[tuple[str, str], Base]:
     """Every base, by names."""
-    rows = group.connection.execute(
-        "SELECT m.text, p.text, b.value, b.time_ms FROM bases b"
-        " JOIN names m ON m.id=b.meter JOIN names p ON p.id=b.point"
-    )
-    return {(m, p): Base(Decimal(value), time_ms) for m, p, value, time_ms in rows}
+    kept = group.state.bases.items()
+    return {
+        (meter, point): Base(Decimal(kept[number][0]), kept[number][1])
+        for (meter, point, _interval), number in group.state.series.items()
+        if number in kept
+    }
 
 
 def events(group: Group, kinds: Sequence[str]) -> list[Event]:
@@ -172,12 +173,10 @@ def apply_meter_event(
     """The event, then for each reading it makes wrong: its withdrawal and what is right."""
     group.event(event)
     withdrawn = 0
-    known = group.state.names.get(meter)
-    if known is None:
-        return 0
     if successor is not None:
-        hand_over(group, known, successor, from_ms)
-    for page in _current(group, known, from_ms):
+        hand_over(group, meter, successor, from_ms)
+    series = [number for key, number in group.state.series.items() if key[0] == meter]
+    for page in _current(group, series, from_ms):
         births: list[Reading] = []
         for reading in page:
             flags = tuple(sorted({*reading.flags, WITHDRAWN}))
@@ -199,25 +198,24 @@ def apply_meter_event(
     return withdrawn
 
 
-def _current(group: Group, meter: int, from_ms: int) -> Iterator[list[Reading]]:
-    """The current readings of a meter from an instant on, table by table, exchanges attached."""
-    names = Names(group.connection)
+def _current(group: Group, series: Sequence[int], from_ms: int) -> Iterator[list[Reading]]:
+    """The current readings of series from an instant on, table by table, exchanges attached."""
+    lexicon = Lexicon(group.connection)
     tables = day_tables(group.connection)
+    marks = ",".join(map(str, series))
     for record_class, prefix in READING_PREFIX.items():
         for day in tables.get(prefix, ()):
             if (day + 1) * DAY_MS <= from_ms:
                 continue
             rows = group.connection.execute(
-                f"SELECT {READING_COLUMNS} FROM {table_name(prefix, day)} r"  # noqa: S608
-                " WHERE meter=? AND time_ms>=? AND revision=(SELECT max(revision) FROM"
-                f" {table_name(prefix, day)} n WHERE n.meter=r.meter AND n.point=r.point"
-                " AND n.time_ms=r.time_ms AND n.interval_s=r.interval_s)"
-                " ORDER BY point, time_ms, interval_s",
-                (meter, from_ms),
-            ).fetchall()
-            stored = [stored_from_row(row, names) for row in rows]
+                f"SELECT {READING_COLUMNS} FROM {table_name(prefix, day)}"  # noqa: S608
+                f" WHERE series IN ({marks}) AND time_ms>=? ORDER BY series, time_ms, revision",
+                (from_ms,),
+            )
+            latest = {(row[1], row[2]): row for row in rows}
+            stored = [stored_from_row(row, lexicon) for row in latest.values()]
             wanted = {s.exchange_id for s in stored} - {0}
-            exchanges = find_exchanges(group.connection, names, tables, wanted)
+            exchanges = find_exchanges(group.connection, lexicon, tables, wanted)
             for xid, exchange, _software in exchanges.values():
                 group.state.exchanges.put(exchange, xid, record_class)
             page = []
@@ -252,10 +250,27 @@ def new_epoch(group: Group, reason: str) -> str:
         gone = consumer.receipted
         for day in state.tables.get("s", ()):
             table = table_name("s", day)
-            execute(f"DELETE FROM {table} WHERE consumer=? AND seq<=?", (consumer.id, gone))  # noqa: S608
-            # By way of negative numbers: on the way no number may be there twice.
-            execute(f"UPDATE {table} SET seq=?-seq WHERE consumer=?", (gone, consumer.id))  # noqa: S608
-            execute(f"UPDATE {table} SET seq=-seq WHERE consumer=?", (consumer.id,))  # noqa: S608
+            rows = execute(
+                f"SELECT seq, count, kind, day, rid, n FROM {table} WHERE consumer=?"  # noqa: S608
+                " AND seq+count-1>? ORDER BY seq",
+                (consumer.id, gone),
+            ).fetchall()
+            execute(f"DELETE FROM {table} WHERE consumer=?", (consumer.id,))  # noqa: S608
+            kept = []
+            for seq, count, kind, content_day, rid, n in rows:
+                cut = max(0, gone + 1 - seq)  # the receipted part of a run
+                kept.append(
+                    (
+                        consumer.id,
+                        seq + cut - gone,
+                        count - cut,
+                        kind,
+                        content_day,
+                        rid + cut * n,
+                        n,
+                    )
+                )
+            group.connection.executemany(insert_sql(table, STREAM_WIDTH), kept)
         consumer.last_seq -= gone
         consumer.receipted = 0
         group.touched.add(consumer.name)
@@ -321,7 +336,8 @@ def _drop_lists(group: Group, limit: int) -> None:
             break
         waits = any(
             execute(
-                f"SELECT 1 FROM {table_name('s', number)} WHERE consumer=? AND seq>? LIMIT 1",  # noqa: S608
+                f"SELECT 1 FROM {table_name('s', number)}"  # noqa: S608
+                " WHERE consumer=? AND seq+count-1>? LIMIT 1",
                 (c.id, c.receipted),
             ).fetchone()
             for c in active
@@ -369,7 +385,7 @@ def _expire_overdue(group: Group) -> None:
 def _oldest_waiting_day(group: Group, consumer: int, receipted: int) -> int | None:
     for number in sorted(group.state.tables.get("s", ())):
         found = group.connection.execute(
-            f"SELECT 1 FROM {table_name('s', number)} WHERE consumer=? AND seq>? LIMIT 1",  # noqa: S608
+            f"SELECT 1 FROM {table_name('s', number)} WHERE consumer=? AND seq+count-1>? LIMIT 1",  # noqa: S608
             (consumer, receipted),
         ).fetchone()
         if found:
@@ -386,7 +402,7 @@ def _held_days(group: Group) -> set[tuple[RecordClass, int]]:
         for number in group.state.tables.get("s", ()):
             rows = group.connection.execute(
                 f"SELECT DISTINCT kind, day FROM {table_name('s', number)}"  # noqa: S608
-                " WHERE consumer=? AND seq>?",
+                " WHERE consumer=? AND seq+count-1>?",
                 (consumer.id, consumer.receipted),
             )
             held |= {(RecordClass(kind), day) for kind, day in rows}

@@ -10,6 +10,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 
 from headend.journal.model import RecordClass
 
@@ -32,85 +33,76 @@ PRAGMAS = (
     "PRAGMA temp_store=MEMORY",
 )
 
-_V1 = (
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
-    (
-        "CREATE TABLE epochs (id INTEGER PRIMARY KEY, epoch TEXT NOT NULL UNIQUE,"
-        " begun_ms INTEGER NOT NULL, reason TEXT NOT NULL) STRICT"
-    ),
-    "CREATE TABLE names (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE) STRICT",
-    (
-        "CREATE TABLE consumers (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,"
-        " classes TEXT NOT NULL, max_backlog_days INTEGER NOT NULL, active INTEGER NOT NULL,"
-        " last_seq INTEGER NOT NULL, receipted INTEGER NOT NULL, expired INTEGER NOT NULL) STRICT"
-    ),
-    (
-        "CREATE TABLE bases (meter INTEGER NOT NULL, point INTEGER NOT NULL, value TEXT NOT NULL,"
-        " time_ms INTEGER NOT NULL, PRIMARY KEY (meter, point)) STRICT, WITHOUT ROWID"
-    ),
-    (
-        "CREATE TABLE events (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, at_ms INTEGER NOT NULL,"
-        " recorded_ms INTEGER NOT NULL, fields TEXT NOT NULL) STRICT"
-    ),
-    "CREATE INDEX events_kind ON events (kind, at_ms)",
-    (
-        "CREATE TABLE due_days (day TEXT PRIMARY KEY, frozen INTEGER NOT NULL,"
-        " frozen_ms INTEGER NOT NULL, closed_ms INTEGER, report BLOB) STRICT, WITHOUT ROWID"
-    ),
-    (
-        "CREATE TABLE waiting (id INTEGER PRIMARY KEY, boot_id TEXT NOT NULL,"
-        " monotonic_s REAL NOT NULL, bus TEXT NOT NULL, device TEXT NOT NULL,"
-        " request BLOB NOT NULL,"
-        " reply BLOB, stray BLOB NOT NULL, took_ms REAL NOT NULL, attempt INTEGER NOT NULL,"
-        " outcome TEXT NOT NULL, payload TEXT NOT NULL) STRICT"
-    ),
-)
+_V1 = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE epochs (
+  id INTEGER PRIMARY KEY, epoch TEXT NOT NULL UNIQUE, begun_ms INTEGER NOT NULL,
+  reason TEXT NOT NULL) STRICT;
+CREATE TABLE names (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE series (
+  id INTEGER PRIMARY KEY, meter TEXT NOT NULL, point TEXT NOT NULL, interval_s INTEGER NOT NULL,
+  UNIQUE (meter, point, interval_s)) STRICT;
+CREATE TABLE forms (
+  id INTEGER PRIMARY KEY, unit TEXT NOT NULL, multiplier TEXT NOT NULL, side TEXT NOT NULL,
+  status TEXT NOT NULL, verdict TEXT NOT NULL, flags TEXT NOT NULL, late INTEGER NOT NULL,
+  final INTEGER NOT NULL, source TEXT NOT NULL, software TEXT NOT NULL) STRICT;
+CREATE TABLE consumers (
+  id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, classes TEXT NOT NULL,
+  max_backlog_days INTEGER NOT NULL, active INTEGER NOT NULL, last_seq INTEGER NOT NULL,
+  receipted INTEGER NOT NULL, expired INTEGER NOT NULL) STRICT;
+CREATE TABLE bases (
+  series INTEGER PRIMARY KEY, value TEXT NOT NULL, time_ms INTEGER NOT NULL) STRICT;
+CREATE TABLE events (
+  id INTEGER PRIMARY KEY, kind TEXT NOT NULL, at_ms INTEGER NOT NULL,
+  recorded_ms INTEGER NOT NULL, fields TEXT NOT NULL) STRICT;
+CREATE INDEX events_kind ON events (kind, at_ms);
+CREATE TABLE due_days (
+  day TEXT PRIMARY KEY, frozen INTEGER NOT NULL, frozen_ms INTEGER NOT NULL,
+  closed_ms INTEGER, report BLOB) STRICT, WITHOUT ROWID;
+CREATE TABLE waiting (
+  id INTEGER PRIMARY KEY, boot_id TEXT NOT NULL, monotonic_s REAL NOT NULL, bus TEXT NOT NULL,
+  device TEXT NOT NULL, request BLOB NOT NULL, reply BLOB, stray BLOB NOT NULL,
+  took_ms REAL NOT NULL, attempt INTEGER NOT NULL, outcome TEXT NOT NULL,
+  payload TEXT NOT NULL) STRICT;
+"""
 
-_DAY_TABLES: dict[str, tuple[str, ...]] = {
-    "r": (
-        (
-            "CREATE TABLE {t} (rid INTEGER PRIMARY KEY, meter INTEGER NOT NULL,"
-            " point INTEGER NOT NULL, time_ms INTEGER NOT NULL, interval_s INTEGER NOT NULL,"
-            " revision INTEGER NOT NULL, read_id BLOB NOT NULL, service_point INTEGER NOT NULL,"
-            " value TEXT, unit INTEGER NOT NULL, received_ms INTEGER NOT NULL, due_ms INTEGER,"
-            " status INTEGER NOT NULL, verdict INTEGER NOT NULL, flags INTEGER NOT NULL,"
-            " multiplier INTEGER NOT NULL, bits INTEGER NOT NULL, meter_time_ms INTEGER,"
-            " xid INTEGER NOT NULL, xday INTEGER NOT NULL, software INTEGER NOT NULL) STRICT"
-        ),
-        "CREATE UNIQUE INDEX {t}_key ON {t} (meter, point, time_ms, interval_s, revision)",
-        "CREATE UNIQUE INDEX {t}_id ON {t} (read_id)",
-    ),
-    "x": (
-        (
-            "CREATE TABLE {t} (xid INTEGER PRIMARY KEY, bus INTEGER NOT NULL,"
-            " device INTEGER NOT NULL, request BLOB NOT NULL, reply BLOB, stray BLOB NOT NULL,"
-            " sent_ms INTEGER NOT NULL, received_ms INTEGER NOT NULL, took_ms REAL NOT NULL,"
-            " attempt INTEGER NOT NULL, outcome INTEGER NOT NULL, software INTEGER NOT NULL) STRICT"
-        ),
-    ),
-    "s": (
-        (
-            "CREATE TABLE {t} (consumer INTEGER NOT NULL, seq INTEGER NOT NULL,"
-            " kind INTEGER NOT NULL, day INTEGER NOT NULL, rid INTEGER NOT NULL,"
-            " n INTEGER NOT NULL,"
-            " PRIMARY KEY (consumer, seq)) STRICT, WITHOUT ROWID"
-        ),
-    ),
-    "d": (
-        (
-            "CREATE TABLE {t} (meter INTEGER NOT NULL, point INTEGER NOT NULL,"
-            " due_ms INTEGER NOT NULL, bus INTEGER NOT NULL, area INTEGER NOT NULL,"
-            " window_end_ms INTEGER NOT NULL, state INTEGER NOT NULL, reason TEXT,"
-            " read_id BLOB, after_close INTEGER NOT NULL,"
-            " PRIMARY KEY (meter, point, due_ms)) STRICT, WITHOUT ROWID"
-        ),
-    ),
+# Keys begin with the time: what is written now lies together, so a group touches few pages.
+_DAY_TABLES = {
+    "r": """
+CREATE TABLE {t} (
+  rid INTEGER PRIMARY KEY, series INTEGER NOT NULL, time_ms INTEGER NOT NULL,
+  revision INTEGER NOT NULL, read_id BLOB NOT NULL, service_point INTEGER NOT NULL, value TEXT,
+  form INTEGER NOT NULL, received_ms INTEGER NOT NULL, due_ms INTEGER, meter_time_ms INTEGER,
+  xid INTEGER NOT NULL) STRICT;
+CREATE UNIQUE INDEX {t}_key ON {t} (time_ms, series, revision);
+CREATE UNIQUE INDEX {t}_id ON {t} (read_id);
+""",
+    "x": """
+CREATE TABLE {t} (
+  xid INTEGER PRIMARY KEY, bus INTEGER NOT NULL, device INTEGER NOT NULL, request BLOB NOT NULL,
+  reply BLOB, stray BLOB NOT NULL, sent_ms INTEGER NOT NULL, received_ms INTEGER NOT NULL,
+  took_ms REAL NOT NULL, attempt INTEGER NOT NULL, outcome INTEGER NOT NULL,
+  software INTEGER NOT NULL) STRICT;
+""",
+    # A row is a run of `count` records of `n` readings each, numbered and stored one after
+    # another: a whole group of readings is one row a consumer.
+    "s": """
+CREATE TABLE {t} (
+  consumer INTEGER NOT NULL, seq INTEGER NOT NULL, count INTEGER NOT NULL, kind INTEGER NOT NULL,
+  day INTEGER NOT NULL, rid INTEGER NOT NULL, n INTEGER NOT NULL,
+  PRIMARY KEY (consumer, seq)) STRICT, WITHOUT ROWID;
+""",
+    "d": """
+CREATE TABLE {t} (
+  due_ms INTEGER NOT NULL, series INTEGER NOT NULL, bus INTEGER NOT NULL, area INTEGER NOT NULL,
+  window_end_ms INTEGER NOT NULL, state INTEGER NOT NULL, reason TEXT, read_id BLOB,
+  after_close INTEGER NOT NULL, PRIMARY KEY (due_ms, series)) STRICT, WITHOUT ROWID;
+""",
 }
 
 
 def _first(connection: sqlite3.Connection) -> None:
-    for statement in _V1:
-        connection.execute(statement)
+    _run(connection, _V1)
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
 
 
@@ -134,6 +126,13 @@ def migrate(connection: sqlite3.Connection) -> int:
     return len(steps)
 
 
+def _run(connection: sqlite3.Connection, script: str) -> None:
+    # Not executescript: that would commit the caller's transaction.
+    for statement in script.split(";"):
+        if statement.strip():
+            connection.execute(statement)
+
+
 def day_number(day: date) -> int:
     """Days since 1970-01-01."""
     return (day - EPOCH_DAY).days
@@ -144,6 +143,7 @@ def day_of(number: int) -> date:
     return EPOCH_DAY + timedelta(days=number)
 
 
+@lru_cache(maxsize=1024)
 def table_name(prefix: str, day: int) -> str:
     """The day table of a prefix; `day` is a day number."""
     return f"{prefix}_{day_of(day):%Y%m%d}"
@@ -152,8 +152,7 @@ def table_name(prefix: str, day: int) -> str:
 def create_day_table(connection: sqlite3.Connection, table: str) -> None:
     """Create a day table with its indexes, inside the caller's transaction."""
     assert DAY_TABLE.match(table)
-    for statement in _DAY_TABLES[table[0]]:
-        connection.execute(statement.format(t=table))
+    _run(connection, _DAY_TABLES[table[0]].format(t=table))
 
 
 def day_tables(connection: sqlite3.Connection) -> dict[str, list[int]]:

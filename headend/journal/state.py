@@ -1,6 +1,6 @@
-"""What the writer keeps in memory of the file: names, numbers, consumers, bases, tables.
+"""What the writer keeps in memory of the file: words, numbers, consumers, tables.
 
-It belongs to the writer thread. After a rollback it is loaded again: the file is the truth.
+It belongs to the writer thread. A transaction that is rolled back is undone here as well.
 """
 
 import sqlite3
@@ -10,6 +10,8 @@ from zoneinfo import ZoneInfo
 
 from headend.domain.due import local_day
 from headend.domain.exchange import Exchange
+from headend.journal.bases import Bases
+from headend.journal.codec import Form, form_from_row
 from headend.journal.model import (
     CLASS_NAMES,
     DAY_MS,
@@ -18,6 +20,7 @@ from headend.journal.model import (
     RecordClass,
 )
 from headend.journal.schema import (
+    NO_INTERVAL,
     READING_PREFIX,
     create_day_table,
     day_number,
@@ -53,16 +56,17 @@ class Consumer:
 
 @dataclass(slots=True)
 class DayTable:
-    """One day's readings of one class. `newest`: latest time stored for (meter, point) ids.
+    """One day's readings of one class. `newest`: latest time written of a series, as far as known.
 
-    `complete`: the table was created by us, so what `newest` does not know is not in it.
+    `complete`: the table was created by us, so what `newest` does not know is not in it. It is a
+    help only: the unique key in the file is what keeps a key from being written twice.
     """
 
     name: str
     day: int
     record_class: RecordClass
     complete: bool
-    newest: dict[tuple[int, int], int] = field(default_factory=dict)
+    newest: dict[int, int] = field(default_factory=dict)
     rows: list[tuple[object, ...]] = field(default_factory=list)
 
 
@@ -90,37 +94,102 @@ class KnownExchanges:
             self._older.pop(exchange, None)
 
 
+@dataclass(slots=True)
+class _Mark:
+    """Where the numbers stood when a transaction began."""
+
+    names: int
+    series: int
+    forms: int
+    next_rid: dict[RecordClass, int]
+    next_xid: int
+    next_event: int
+    epoch: str
+
+
 class State:
     """The writer's memory of the file."""
 
     def __init__(self, connection: sqlite3.Connection, *, software: str, zone: ZoneInfo) -> None:
         self.connection = connection
         self.software = software
-        self.exchanges = KnownExchanges()
         self.zone = zone
-        self.load()
-
-    def load(self) -> None:
-        """Read everything from the file again."""
-        execute = self.connection.execute
-        self.meta: dict[str, str] = dict(execute("SELECT key, value FROM meta").fetchall())
-        self.epoch = self.meta["epoch"]
-        self.next_rid = int(self.meta["next_rid"])
-        self.next_xid = int(self.meta["next_xid"])
-        (last_event,) = execute("SELECT coalesce(max(id), 0) FROM events").fetchone()
-        self.next_event: int = max(last_event + 1, int(self.meta["next_event"]))
-        self.names: dict[str, int] = {t: i for i, t in execute("SELECT id, text FROM names")}
-        self.tables: dict[str, set[int]] = {
-            prefix: set(days) for prefix, days in day_tables(self.connection).items()
-        }
-        self.bases: dict[tuple[int, int], tuple[str, int]] = {
-            (m, p): (v, t)
-            for m, p, v, t in execute("SELECT meter, point, value, time_ms FROM bases")
-        }
-        self.frozen_days = {d for (d,) in execute("SELECT day FROM due_days")}
+        self.exchanges = KnownExchanges()
         self._day_tables: dict[tuple[RecordClass, int], DayTable] = {}
         self._due_tables: dict[int, str | None] = {}
+        self._load_words()
+        self._load_numbers()
+        self._load_tables()
+        self.bases = Bases(connection, self.series, self.forms, self.tables)
+        self._mark = self._marked()
+
+    # -- transactions
+
+    def begin(self) -> None:
+        """A transaction begins: what follows can be undone."""
+        self._mark = self._marked()
+        self.bases.begin()
+
+    def rolled_back(self) -> None:
+        """The transaction came to nothing: forget what it brought."""
+        mark = self._mark
+        for words, size in ((self.names, mark.names), (self.series, mark.series)):
+            while len(words) > size:
+                words.popitem()
+        while len(self.forms) > mark.forms:
+            del self.form_ids[self.forms.pop()]
+        self.next_rid.update(mark.next_rid)
+        self.next_xid = mark.next_xid
+        self.next_event = mark.next_event
+        self.epoch = mark.epoch
+        self.bases.rolled_back()
+        self.forget_tables()
+        self._load_tables()
+
+    def _marked(self) -> _Mark:
+        return _Mark(
+            len(self.names),
+            len(self.series),
+            len(self.forms),
+            dict(self.next_rid),
+            self.next_xid,
+            self.next_event,
+            self.epoch,
+        )
+
+    # -- loading
+
+    def _load_words(self) -> None:
+        execute = self.connection.execute
+        self.names: dict[str, int] = {
+            text: number for number, text in execute("SELECT id, text FROM names ORDER BY id")
+        }
+        self.series: dict[tuple[str, str, int | None], int] = {}
+        for number, meter, point, interval_s in execute(
+            "SELECT id, meter, point, interval_s FROM series ORDER BY id"
+        ):
+            key = (meter, point, None if interval_s == NO_INTERVAL else interval_s)
+            self.series[key] = number
+        rows = execute("SELECT * FROM forms ORDER BY id")
+        self.forms: list[Form] = [form_from_row(row[1:]) for row in rows]
+        self.form_ids: dict[Form, int] = {form: i for i, form in enumerate(self.forms, start=1)}
+
+    def _load_numbers(self) -> None:
+        meta = dict(self.connection.execute("SELECT key, value FROM meta").fetchall())
+        self.epoch = str(meta["epoch"])
+        self.next_rid: dict[RecordClass, int] = {
+            kind: int(meta[_rid_key(kind)]) for kind in READING_PREFIX
+        }
+        self.next_xid = int(meta["next_xid"])
+        self.next_event = int(meta["next_event"])
+
+    def _load_tables(self) -> None:
+        found = day_tables(self.connection)
+        self.tables: dict[str, set[int]] = {prefix: set(days) for prefix, days in found.items()}
         self.stream_day = max(self.tables.get("s", ()), default=0)
+        self.frozen_days: set[str] = {
+            day for (day,) in self.connection.execute("SELECT day FROM due_days")
+        }
         self._load_consumers()
 
     def _load_consumers(self) -> None:
@@ -154,19 +223,41 @@ class State:
                     consumer.oldest = seq
                     break
 
+    # -- consumers
+
     def configure(self, specs: Iterable[ConsumerSpec]) -> None:
         """Make the consumers' rows what the configuration says, inside a transaction."""
-        wanted = {spec.name: spec for spec in specs}
         execute = self.connection.execute
         execute("UPDATE consumers SET active=0")
-        for name, spec in wanted.items():
+        for spec in specs:
             execute(
                 "INSERT INTO consumers (name, classes, max_backlog_days, active, last_seq,"
                 " receipted, expired) VALUES (?,?,?,1,0,0,0) ON CONFLICT (name) DO UPDATE SET"
                 " classes=excluded.classes, max_backlog_days=excluded.max_backlog_days, active=1",
-                (name, ",".join(sorted(spec.classes)), spec.max_backlog_days),
+                (spec.name, ",".join(sorted(spec.classes)), spec.max_backlog_days),
             )
         self._load_consumers()
+
+    def cursors(self) -> dict[str, CursorState]:
+        """Where every configured consumer stands."""
+        return {c.name: c.cursor() for c in self.consumers.values() if c.active}
+
+    def write_numbers(self, touched: Iterable[str]) -> None:
+        """Write the counters, and the rows of the consumers that were touched."""
+        counters = [
+            (str(self.next_xid), "next_xid"),
+            (str(self.next_event), "next_event"),
+            *((str(number), _rid_key(kind)) for kind, number in self.next_rid.items()),
+        ]
+        self.connection.executemany("UPDATE meta SET value=? WHERE key=?", counters)
+        for name in touched:
+            c = self.consumers[name]
+            self.connection.execute(
+                "UPDATE consumers SET last_seq=?, receipted=?, expired=? WHERE id=?",
+                (c.last_seq, c.receipted, c.expired, c.id),
+            )
+
+    # -- tables
 
     def ensure_table(self, prefix: str, day: int) -> bool:
         """Create a day table unless it is there; True when it was created."""
@@ -197,7 +288,7 @@ class State:
         return self._day_tables.values()
 
     def forget_tables(self) -> None:
-        """Day tables were dropped: what is known of their content is void."""
+        """Day tables were dropped or rolled back: what is known of their content is void."""
         self._day_tables.clear()
         self._due_tables.clear()
 
@@ -225,6 +316,6 @@ class State:
             self.stream_day = day
         return table_name("s", day)
 
-    def cursors(self) -> dict[str, CursorState]:
-        """Where every configured consumer stands."""
-        return {c.name: c.cursor() for c in self.consumers.values() if c.active}
+
+def _rid_key(record_class: RecordClass) -> str:
+    return f"next_rid_{record_class.name.lower()}"

@@ -18,7 +18,7 @@ from headend.journal.build import (
 from headend.journal.codec import (
     EXCHANGE_COLUMNS,
     READING_COLUMNS,
-    Names,
+    Lexicon,
     exchange_from_row,
     stored_from_row,
 )
@@ -33,7 +33,7 @@ Row = tuple[int, int, int, int, int]  # seq, kind, day, rid, n
 
 def read_slice(
     connection: sqlite3.Connection,
-    names: Names,
+    lexicon: Lexicon,
     consumer: str,
     from_seq: int,
     *,
@@ -43,14 +43,14 @@ def read_slice(
     """Records from `from_seq` on, as far as the bounds allow; what is gone as `expired`."""
     connection.execute("BEGIN")
     try:
-        return _read_slice(connection, names, consumer, from_seq, records_max, bytes_max)
+        return _read_slice(connection, lexicon, consumer, from_seq, records_max, bytes_max)
     finally:
         connection.execute("COMMIT")
 
 
 def _read_slice(
     connection: sqlite3.Connection,
-    names: Names,
+    lexicon: Lexicon,
     consumer: str,
     from_seq: int,
     records_max: int,
@@ -63,8 +63,8 @@ def _read_slice(
         return StreamSlice(from_seq, [], [])
     tables = day_tables(connection)
     rows = _rows(connection, tables.get("s", []), row[0], from_seq, records_max)
-    entries = _entries(connection, names, tables, rows)
-    exchanges = _exchanges(connection, names, tables, entries)
+    entries = _entries(connection, lexicon, tables, rows)
+    exchanges = _exchanges(connection, lexicon, tables, entries)
     records: list[Record] = []
     used: dict[str, ExchangeEvidence] = {}
     size = 0
@@ -109,19 +109,27 @@ def _rows(
             break
     rows: list[Row] = []
     for day in days[start:]:
-        rows += connection.execute(
-            f"SELECT seq, kind, day, rid, n FROM {table_name('s', day)}"  # noqa: S608
-            " WHERE consumer=? AND seq>=? ORDER BY seq LIMIT ?",
-            (consumer, from_seq, limit - len(rows)),
-        ).fetchall()
-        if len(rows) >= limit:
-            break
+        table = table_name("s", day)
+        runs = connection.execute(
+            f"SELECT seq, count, kind, day, rid, n FROM {table} WHERE consumer=?1 AND seq>="  # noqa: S608
+            f" coalesce((SELECT max(seq) FROM {table} WHERE consumer=?1 AND seq<=?2), 0)"
+            " ORDER BY seq LIMIT ?3",
+            (consumer, from_seq, limit + 1),
+        )
+        for seq, count, kind, content_day, rid, n in runs:
+            skipped = max(0, from_seq - seq)
+            rows += [
+                (seq + i, kind, content_day, rid + i * n, n)
+                for i in range(skipped, min(count, skipped + limit - len(rows)))
+            ]
+            if len(rows) >= limit:
+                return rows
     return rows
 
 
 def _entries(
     connection: sqlite3.Connection,
-    names: Names,
+    lexicon: Lexicon,
     tables: dict[str, list[int]],
     rows: Sequence[Row],
 ) -> list[tuple[int, StreamEntry | None]]:
@@ -134,7 +142,7 @@ def _entries(
         if kind == RecordClass.EVENTS:
             content.update(_events(connection, some))
         else:
-            content.update(_readings(connection, names, tables, RecordClass(kind), day, some))
+            content.update(_readings(connection, lexicon, tables, RecordClass(kind), day, some))
     return [(row[0], content.get(row[0])) for row in rows]
 
 
@@ -152,7 +160,7 @@ def _events(connection: sqlite3.Connection, rows: Sequence[Row]) -> dict[int, St
 
 def _readings(
     connection: sqlite3.Connection,
-    names: Names,
+    lexicon: Lexicon,
     tables: dict[str, list[int]],
     record_class: RecordClass,
     day: int,
@@ -169,7 +177,7 @@ def _readings(
         " WHERE rid BETWEEN ? AND ?"
     )
     for row in connection.execute(sql, (first, last)):
-        by_rid[row[0]] = stored_from_row(row, names)
+        by_rid[row[0]] = stored_from_row(row, lexicon)
     found: dict[int, StreamEntry] = {}
     for seq, _kind, _day, rid, n in rows:
         items = tuple(by_rid[i] for i in range(rid, rid + n) if i in by_rid)
@@ -180,7 +188,7 @@ def _readings(
 
 def _exchanges(
     connection: sqlite3.Connection,
-    names: Names,
+    lexicon: Lexicon,
     tables: dict[str, list[int]],
     entries: Iterable[tuple[int, StreamEntry | None]],
 ) -> dict[int, tuple[int, Exchange, str]]:
@@ -190,12 +198,12 @@ def _exchanges(
         if entry is not None and entry.kind is RecordClass.BILLING and entry.items:
             wanted.add(entry.items[0].exchange_id)
     wanted.discard(0)
-    return find_exchanges(connection, names, tables, wanted)
+    return find_exchanges(connection, lexicon, tables, wanted)
 
 
 def find_exchanges(
     connection: sqlite3.Connection,
-    names: Names,
+    lexicon: Lexicon,
     tables: dict[str, list[int]],
     wanted: Iterable[int],
 ) -> dict[int, tuple[int, Exchange, str]]:
@@ -216,7 +224,7 @@ def find_exchanges(
                 f" WHERE xid IN ({marks})"
             )
             for row in connection.execute(sql, some):
-                found[row[0]] = exchange_from_row(row, names)
+                found[row[0]] = exchange_from_row(row, lexicon)
         missing -= found.keys()
     return found
 

@@ -110,8 +110,7 @@ class WriterThread:
                 if ops:
                     self._commit(ops)
                 else:
-                    self._writer.checkpoint()
-            self._writer.flush_unclaimed()
+                    self._writer.tidy()
         finally:
             self._writer.close()
             self._loop.call_soon_threadsafe(self._ended)

@@ -1,5 +1,6 @@
 """The one connection that writes, and its transactions. Runs in the writer thread only."""
 
+import contextlib
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -123,7 +124,7 @@ class Writer:
         `new_epoch`: the reason for one, when records may have been lost.
         """
         try:
-            self.connection.execute("BEGIN IMMEDIATE")
+            self._begin()
             self.state.configure(consumers)
             group = Group(self.state, self.clock.now_ms())
             if new_epoch is not None:
@@ -170,7 +171,7 @@ class Writer:
     ) -> Outcomes:
         outcomes = Outcomes()
         now_ms = self.clock.now_ms()
-        self.connection.execute("BEGIN IMMEDIATE")
+        self._begin()
         group = Group(self.state, now_ms, careful=careful)
         unclaimed: list[Exchange] = []
         counts = (self.space.refused_telemetry, self.space.refused_billing)
@@ -285,7 +286,7 @@ class Writer:
             return Outcomes([(op.waiter, _no_room("this"))])
         group: Group | None = None
         try:
-            self.connection.execute("BEGIN IMMEDIATE")
+            self._begin()
             group = Group(self.state, self.clock.now_ms())
             answer = op.work(group)
             group.flush()
@@ -306,21 +307,27 @@ class Writer:
             group.moved,
         )
 
-    def flush_unclaimed(self) -> None:
-        """Write what is still waiting for a reading (at the end)."""
-        if not self._unclaimed or self.broken is not None:
+    def tidy(self) -> None:
+        """While nobody waits: bring the bases' snapshot up to date and the WAL home."""
+        if self.broken is not None or self.space.look() is Level.FULL:
             return
-        self._unclaimed = dict.fromkeys(self._unclaimed, float("-inf"))
-        self.commit_group([])
-
-    def checkpoint(self) -> None:
-        """Bring the WAL home while nobody waits."""
-        if self.broken is None:
+        if self.state.bases.dirty:
+            self.commit_solo(SoloOp(_write_bases, None))
+        with contextlib.suppress(sqlite3.OperationalError):  # a reader is in the way, or no room
             self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
-        """Close the connection; SQLite brings the WAL home."""
+        """Write what is still in memory and close; SQLite brings the WAL home."""
+        if self.broken is None:
+            if self._unclaimed:
+                self._unclaimed = dict.fromkeys(self._unclaimed, float("-inf"))
+                self.commit_group([])
+            self.tidy()
         self.connection.close()
+
+    def _begin(self) -> None:
+        self.connection.execute("BEGIN IMMEDIATE")
+        self.state.begin()
 
     # -- failure
 
@@ -330,7 +337,7 @@ class Writer:
         if group is not None:
             self.state.exchanges.forget(group.new_exchanges)
         try:
-            self.state.load()
+            self.state.rolled_back()
         except sqlite3.Error as error:
             self._explain(error)
 
@@ -352,6 +359,10 @@ class Writer:
     def _all_failed(self, ops: Sequence[GroupOp], error: JournalError) -> Outcomes:
         waiting = [op.waiter for op in ops if isinstance(op, BirthsOp | EventOp)]
         return Outcomes([(waiter, error) for waiter in waiting])
+
+
+def _write_bases(group: Group) -> None:
+    group.state.bases.write_all(group.state.next_rid[RecordClass.BILLING])
 
 
 def _telemetry_only(birth: Birth) -> bool:
