@@ -57,6 +57,10 @@ class FeedJournal(Protocol):
         """Move a cursor, durably; BeyondJournal."""
         ...
 
+    async def set_cursor(self, consumer: str, from_seq: int) -> None:
+        """Set a cursor by hand; JournalError."""
+        ...
+
     async def new_epoch(self, reason: str) -> str:
         """Begin a new epoch with everything unreceipted."""
         ...
@@ -127,6 +131,11 @@ class Publisher:
                 clock=self._clock,
                 backoff=self._backoff,
             )
+
+    async def replay(self, consumer: str, from_seq: int) -> None:
+        """Set a consumer's cursor so that `from_seq` goes out next. JournalError says why not."""
+        await self._journal.set_cursor(consumer, from_seq)
+        self.wake()
 
     def status(self, *, online: bool) -> Status:
         """What the retained status says now."""
@@ -377,12 +386,11 @@ class Publisher:
             self._event("alarm_cleared", {"alarm": "feed_refused", "consumer": stream.name})
 
     async def set_back(self, epoch: str, reason: str) -> None:
-        """Somebody holds what `epoch` of this journal never wrote: a new epoch, and an alarm."""
+        """Somebody holds what `epoch` of this journal never wrote: a new epoch, with its alarm."""
         if epoch != self._journal.epoch:
             return
         log.error("journal was set back: %s; beginning a new epoch", reason)
-        await self._journal.new_epoch(reason)
-        self.alarm("journal_set_back", reason=reason)
+        await self._journal.new_epoch(reason)  # the journal raises the alarm
         self.wake()
 
     def alarm(self, name: str, **fields: str) -> None:

@@ -7,6 +7,8 @@ ignored when decoding (shapes are added to freely); missing or mistyped ones are
 not check them.
 """
 
+import math
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -216,15 +218,12 @@ def feed_error(code: str, message: str) -> FeedError:
 _Message = TypeVar("_Message", bound=msgspec.Struct)
 _RESERVED = frozenset({"seq", "kind", "event", "at", "fields"})
 _encoder = msgspec.json.Encoder()
-_batch_decoder = msgspec.json.Decoder(Batch)
 _from_consumer_decoder: msgspec.json.Decoder[Receipt | Resume] = msgspec.json.Decoder(
     Receipt | Resume
 )
 _to_consumer_decoder: msgspec.json.Decoder[Batch | ResumeRefused] = msgspec.json.Decoder(
     Batch | ResumeRefused
 )
-_resume_refused_decoder = msgspec.json.Decoder(ResumeRefused)
-_status_decoder = msgspec.json.Decoder(Status)
 
 
 class _Records(msgspec.Struct):
@@ -232,11 +231,18 @@ class _Records(msgspec.Struct):
 
 
 class _Head(msgspec.Struct):
-    schema: str
+    schema: Any = None
+
+
+class OtherSchema(msgspec.Struct, tag_field="schema", tag=""):
+    """Makes a decoder of one shape a decoder of a choice: only there is the tag demanded."""
 
 
 _records_decoder = msgspec.json.Decoder(_Records)
 _head_decoder = msgspec.json.Decoder(_Head)
+_status_decoder: msgspec.json.Decoder[Status | OtherSchema] = msgspec.json.Decoder(
+    Status | OtherSchema
+)
 _event_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -246,7 +252,11 @@ def encode(message: msgspec.Struct) -> bytes:
 
 
 def encode_batch(batch: Batch) -> bytes:
-    """The bytes of a batch; `bad_seq` when its records have holes, `too_large` above the limit."""
+    """The bytes of a batch.
+
+    `bad_seq` when its records have holes, `too_large` above the limit, `bad_record` for event
+    fields that cannot travel (a reserved name, a number that not every reader holds).
+    """
     _check_sequence(batch)
     if not any(isinstance(record, EventRecord) for record in batch.records):
         return _bounded(_encoder.encode(batch))
@@ -257,7 +267,10 @@ def encode_batch(batch: Batch) -> bytes:
 
 def decode_batch(data: bytes) -> Batch:
     """A batch that holds every promise of its shape, its sequence numbers included; FeedError."""
-    return _checked(decode_message(_batch_decoder, data, (SCHEMA_FEED,)), data)
+    message = decode_to_consumer(data)
+    if not isinstance(message, Batch):
+        raise feed_error("wrong_schema", f"expected {SCHEMA_FEED}")
+    return message
 
 
 def decode_to_consumer(data: bytes) -> Batch | ResumeRefused:
@@ -271,18 +284,20 @@ def decode_from_consumer(data: bytes) -> Receipt | Resume:
     return decode_message(_from_consumer_decoder, data, (SCHEMA_RECEIPT, SCHEMA_RESUME))
 
 
-def decode_resume_refused(data: bytes) -> ResumeRefused:
-    """The refusal of a resume; FeedError."""
-    return decode_message(_resume_refused_decoder, data, (SCHEMA_RESUME_REFUSED,))
-
-
 def decode_status(data: bytes) -> Status:
     """The retained status of a head-end; FeedError."""
-    return decode_message(_status_decoder, data, (SCHEMA_STATUS,))
+    message = decode_message(_status_decoder, data, (SCHEMA_STATUS,))
+    if isinstance(message, OtherSchema):
+        raise feed_error("wrong_schema", f"expected {SCHEMA_STATUS}")
+    return message
 
 
 def decode_message(
-    decoder: "msgspec.json.Decoder[_Message]", data: bytes, schemas: tuple[str, ...]
+    decoder: "msgspec.json.Decoder[_Message]",
+    data: bytes,
+    schemas: tuple[str, ...],
+    *,
+    may_lack_schema: bool = False,
 ) -> _Message:
     """Decode one message from outside; whatever is wrong with it becomes a FeedError."""
     if len(data) > MESSAGE_BYTES_MAX:
@@ -290,7 +305,7 @@ def decode_message(
     try:
         return decoder.decode(data)
     except msgspec.ValidationError as error:
-        raise _refusal(data, schemas, error) from error
+        raise _refusal(data, schemas, may_lack_schema, error) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise feed_error("not_json", f"not JSON: {cleaned(str(error))}") from error
     except RecursionError as error:
@@ -313,11 +328,17 @@ def _bounded(data: bytes) -> bytes:
     return data
 
 
-def _refusal(data: bytes, schemas: tuple[str, ...], error: Exception) -> FeedError:
+def _refusal(
+    data: bytes, schemas: tuple[str, ...], may_lack_schema: bool, error: Exception
+) -> FeedError:
     """Tell a message of another kind from a bad one of this kind."""
     try:
         schema = _head_decoder.decode(data).schema
     except (msgspec.MsgspecError, RecursionError):
+        schema = None
+    if schema is None and may_lack_schema:
+        return feed_error("bad_record", cleaned(str(error)))
+    if not isinstance(schema, str):
         return feed_error("wrong_schema", f"no schema; expected {' or '.join(schemas)}")
     if schema not in schemas:
         return feed_error(
@@ -382,6 +403,10 @@ def _flat(event: EventRecord) -> dict[str, Any]:
     clash = _RESERVED & event.fields.keys()
     if clash:
         raise feed_error("bad_record", f"event fields may not be named {', '.join(sorted(clash))}")
+    for value in _inside(event.fields):
+        is_odd_float = isinstance(value, float) and not math.isfinite(value)
+        if is_odd_float or (isinstance(value, int) and abs(value) > SEQ_MAX):
+            raise feed_error("bad_record", f"{value} is no number that every reader holds")
     return {
         "kind": "event",
         "seq": event.seq,
@@ -412,11 +437,20 @@ def _depth(value: Any) -> int:  # noqa: ANN401 - any JSON value
     level = [value]
     while level:
         depth += 1
-        inner: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                inner.extend(item.values())
-            elif isinstance(item, list):
-                inner.extend(item)
-        level = inner
+        level = [inner for one in level for inner in _children(one)]
     return depth
+
+
+def _inside(value: Any) -> Iterator[Any]:  # noqa: ANN401 - any JSON value
+    """Every value inside a JSON value, without recursion."""
+    pending = [value]
+    while pending:
+        one = pending.pop()
+        yield one
+        pending.extend(_children(one))
+
+
+def _children(value: Any) -> Iterable[Any]:  # noqa: ANN401 - any JSON value
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()

@@ -10,6 +10,7 @@ from headend.messages.records import (
     Hex,
     Name,
     Number,
+    OtherSchema,
     StatusWord,
     Text,
     Time,
@@ -72,12 +73,14 @@ class ReadReply(msgspec.Struct, kw_only=True, tag_field="schema", tag=SCHEMA_REA
 
 
 _request_decoder = msgspec.json.Decoder(ReadRequest)
-_reply_decoder = msgspec.json.Decoder(ReadReply)
+_reply_decoder: msgspec.json.Decoder[ReadReply | OtherSchema] = msgspec.json.Decoder(
+    ReadReply | OtherSchema
+)
 
 
 def decode_read_request(data: bytes) -> ReadRequest:
     """A request from outside; FeedError."""
-    request = decode_message(_request_decoder, data, (SCHEMA_READ_REQUEST,))
+    request = decode_message(_request_decoder, data, (SCHEMA_READ_REQUEST,), may_lack_schema=True)
     if request.schema != SCHEMA_READ_REQUEST:
         raise feed_error("wrong_schema", f"expected {SCHEMA_READ_REQUEST}")
     return request
@@ -90,4 +93,7 @@ def encode_read_reply(reply: ReadReply) -> bytes:
 
 def decode_read_reply(data: bytes) -> ReadReply:
     """An answer as the asking side reads it; FeedError."""
-    return decode_message(_reply_decoder, data, (SCHEMA_READ_REPLY,))
+    reply = decode_message(_reply_decoder, data, (SCHEMA_READ_REPLY,))
+    if isinstance(reply, OtherSchema):
+        raise feed_error("wrong_schema", f"expected {SCHEMA_READ_REPLY}")
+    return reply

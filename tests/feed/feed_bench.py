@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from headend.domain.clock import SystemClock, iso
 from headend.domain.errors import FeedError
+from headend.domain.meter import Event
 from headend.feed.publisher import Publisher
 from headend.feed.settings import FeedSettings
 from headend.journal.errors import BeyondJournal
@@ -35,7 +36,7 @@ FAST = FeedSettings(
     window_records=100,
     receipt_timeout_s=0.4,
     resume_gap_s=0.02,
-    status_wait_s=0.2,
+    status_wait_s=0.05,
     status_gap_s=0.05,
     refused_first_s=0.1,
 )
@@ -146,7 +147,6 @@ class FakeJournal:
 
     async def set_cursor(self, consumer, from_seq):
         self.streams[consumer].receipted = from_seq - 1
-        self._told()
 
     async def new_epoch(self, reason):
         await asyncio.sleep(0)
@@ -162,7 +162,7 @@ class FakeJournal:
             ]
             stream.receipted = 0
             stream.oldest = 1
-        self._told()
+        await self.append_event(Event("alarm", 0, {"alarm": "new_epoch", "reason": reason}))
         return self.epoch
 
     async def append_event(self, event):

@@ -171,9 +171,10 @@ async def test_cursor_set_back_by_hand_replays_from_there(broker):
     journal = FakeJournal("billing")
     journal.write(100)
     consumer = Consumer(broker.spec())
-    async with running(consumer, make_publisher(journal, broker.spec())):
+    publisher = make_publisher(journal, broker.spec())
+    async with running(consumer, publisher):
         await eventually(lambda: receipted(journal))
-        await journal.set_cursor("billing", 41)
+        await publisher.replay("billing", 41)
         await eventually(lambda: receipted(journal))
     assert consumer.doubles == 60
     assert len(consumer.ids()) == 100

@@ -140,7 +140,7 @@ async def test_journal_that_was_set_back_begins_a_new_epoch_with_an_alarm(broker
             if evidence is not set_back_by_status:
                 await evidence(broker, journal, consumer)
             await eventually(lambda: journal.epochs)
-            await eventually(lambda: journal.alarms() == ["journal_set_back"])
+            await eventually(lambda: journal.alarms() == ["new_epoch"])
             journal.write(3)
             await eventually(lambda: receipted(journal))
             async with Pipe(broker.spec(), client_id="watch") as watch:
