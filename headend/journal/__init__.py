@@ -24,6 +24,7 @@ from headend.journal.model import (
     RecordClass,
     StreamSlice,
 )
+from headend.journal.reader import ConsumerState, JournalReader, Trace
 
 __all__ = [
     "Appended",
@@ -32,15 +33,18 @@ __all__ = [
     "BeyondJournal",
     "Birth",
     "ConsumerSpec",
+    "ConsumerState",
     "CursorState",
     "DueLine",
     "Journal",
     "JournalBusy",
+    "JournalReader",
     "JournalSettings",
     "Parked",
     "RecordClass",
     "SchemaNewer",
     "Shed",
     "StreamSlice",
+    "Trace",
     "UnknownConsumer",
 ]

@@ -13,19 +13,25 @@ from headend.journal.schema import day_number, day_tables, table_name
 SCHEMA_DUE = "due/1"
 
 
-def due_lines(connection: sqlite3.Connection, lexicon: Lexicon, day: date) -> Iterator[DueLine]:
-    """Every due point of a day, by instant. Nothing for a day never frozen."""
+def due_lines(
+    connection: sqlite3.Connection, lexicon: Lexicon, day: date, *, due_ms: int | None = None
+) -> Iterator[DueLine]:
+    """Every due point of a day, by instant; only those of `due_ms` when it is given.
+
+    Nothing for a day never frozen.
+    """
     number = day_number(day)
     if number not in day_tables(connection).get("d", ()):
         return
     rows = connection.execute(
         "SELECT due_ms, series, bus, area, window_end_ms, state, reason, read_id, after_close"  # noqa: S608
-        f" FROM {table_name('d', number)} ORDER BY due_ms, series"
+        f" FROM {table_name('d', number)} WHERE due_ms BETWEEN ? AND ? ORDER BY due_ms, series",
+        (-(1 << 62), 1 << 62) if due_ms is None else (due_ms, due_ms),
     )
-    for due_ms, series, bus, area, window_end_ms, state, reason, read_id, after in rows:
+    for at_ms, series, bus, area, window_end_ms, state, reason, read_id, after in rows:
         meter, point, _interval = lexicon.series(series)
         yield DueLine(
-            DueKey(meter, point, due_ms),
+            DueKey(meter, point, at_ms),
             lexicon.name(bus),
             lexicon.name(area) if area else None,
             window_end_ms,
