@@ -1,0 +1,30 @@
+"""The windows a kill is placed in, and who may be killed there."""
+
+from enum import StrEnum
+
+
+class Window(StrEnum):
+    """Between which two steps of a reading's way a process dies."""
+
+    BEFORE_COMMIT = "before_commit"  # the journal is about to commit readings
+    COMMIT_TO_PUBLISH = "commit_to_publish"  # committed, its batch not yet handed to the broker
+    PUBLISH_TO_PUBACK = "publish_to_puback"  # handed over, no PUBACK seen
+    BEFORE_BILLING_COMMIT = "before_billing_commit"  # billing is about to commit a group
+    BILLING_COMMIT_TO_RECEIPT = "billing_commit_to_receipt"  # durable at billing, no receipt sent
+    RECEIPT_TO_CURSOR = "receipt_to_cursor"  # the receipt came, the cursor is not committed
+
+
+VICTIMS = ("daemon", "consumer", "broker")
+
+WATCHERS = {
+    Window.BEFORE_COMMIT: "daemon",
+    Window.COMMIT_TO_PUBLISH: "daemon",
+    Window.PUBLISH_TO_PUBACK: "daemon",
+    Window.BEFORE_BILLING_COMMIT: "consumer",
+    Window.BILLING_COMMIT_TO_RECEIPT: "consumer",
+    Window.RECEIPT_TO_CURSOR: "daemon",
+}
+"""Whose process stands in the window and strikes."""
+
+PLACES = {Window.RECEIPT_TO_CURSOR: ("taken", "written")}
+"""Windows with more than one spot."""

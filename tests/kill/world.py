@@ -1,0 +1,333 @@
+"""The processes of the kill loop and the files they leave: meters, broker, daemon, consumer.
+
+Everything is below one folder: `data/` (the head-end's), `billing/`, `journals/` (what was set
+aside), logs, truth and kills.
+"""
+
+import json
+import os
+import select
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from tests.kill import meters
+from tests.kill.journals import read_only
+from tests.support.mosquitto import Mosquitto
+
+HEADEND = "he-kill"
+READY_S = 30.0
+END_S = 20.0
+PLAN_S = 150  # a plan reaches so far ahead of the daemon's start
+LOOK_S = 0.02
+
+
+class WorldError(AssertionError):
+    """Something did not happen in its time, or a process ended that nobody killed."""
+
+
+class JournalState(NamedTuple):
+    """What the journal's file says of itself."""
+
+    epoch: str
+    epochs: int
+    readings: int  # ever written to this file
+    last_seq: int
+    receipted: int
+
+
+def journal_state(path: Path) -> JournalState | None:
+    """The state of a journal; None when there is none yet."""
+    if not path.exists():
+        return None
+    try:
+        with closing(read_only(path)) as connection:
+            meta = dict(connection.execute("SELECT key, value FROM meta"))
+            (epochs,) = connection.execute("SELECT count(*) FROM epochs").fetchone()
+            row = connection.execute(
+                "SELECT last_seq, receipted FROM consumers WHERE name='billing'"
+            ).fetchone()
+    except sqlite3.OperationalError:
+        return None  # being made
+    if row is None or "epoch" not in meta:
+        return None
+    written = sum(int(number) - 1 for name, number in meta.items() if name.startswith("next_rid"))
+    return JournalState(meta["epoch"], epochs, written, *row)
+
+
+@dataclass
+class World:
+    """All of it. `with World(folder) as world:` leaves no process behind."""
+
+    folder: Path
+    broker: Mosquitto = field(init=False)
+    ports: list[int] = field(default_factory=list)
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    plan_ends_at: float = 0.0
+    resting: set[str] = field(default_factory=set)  # roles that are meant to be down now
+    _ready_from: int = 0  # where the running consumer's log begins
+
+    def __post_init__(self) -> None:
+        self.broker = Mosquitto(self.folder / "broker")
+        for name in ("data", "billing", "journals"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> Self:
+        try:
+            self._start_meters()
+            self.broker.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.kill()
+            process.wait(timeout=END_S)
+            if process.stdout is not None:
+                process.stdout.close()
+        self.broker.stop()
+
+    # -- files
+
+    @property
+    def journal(self) -> Path:
+        """The journal in use."""
+        return self.folder / "data" / "journal.db"
+
+    @property
+    def billing(self) -> Path:
+        """Billing's database."""
+        return self.folder / "billing" / "billing.db"
+
+    @property
+    def config(self) -> Path:
+        """The one configuration file."""
+        return self.folder / "headend.yaml"
+
+    def state(self) -> JournalState:
+        """The journal's state; waits a moment for a journal that is being begun."""
+        return self.wait(lambda: journal_state(self.journal), READY_S, "no journal")
+
+    def set_journal_aside(self, name: str) -> Path:
+        """Move the journal and its log away; nobody may have it open.
+
+        Beside it goes what billing had durable of its epoch: that must never be missing.
+        """
+        place = self.folder / "journals" / name
+        place.mkdir()
+        epoch = self.state().epoch
+        with closing(read_only(self.billing)) as connection:
+            row = connection.execute(
+                "SELECT through_seq FROM feed_cursor WHERE epoch=?", (epoch,)
+            ).fetchone()
+        (place / "through_seq").write_text(str(row[0] if row else 0))
+        for suffix in ("", "-wal", "-shm"):
+            part = self.journal.with_name(self.journal.name + suffix)
+            if part.exists():
+                shutil.move(part, place / part.name)
+        return place / self.journal.name
+
+    def copy_journal(self, name: str) -> Path:
+        """A whole copy of the journal while it is written, as a backup tool would make it."""
+        place = self.folder / "journals" / name
+        place.mkdir()
+        copy = place / self.journal.name
+        with closing(read_only(self.journal)) as source, closing(sqlite3.connect(copy)) as target:
+            source.backup(target)
+        return copy
+
+    def write_config(self, *, polling: bool) -> None:
+        """Write the configuration: a plan from now on, or one that has ended."""
+        now = time.time()
+        self.plan_ends_at = now + PLAN_S if polling else 0.0
+        ends = self.plan_ends_at if polling else 86_400.0
+        begins = now - 1 if polling else 0.0
+        number = 0
+        rows = []
+        for bus in range(len(self.ports)):
+            for _ in range(meters.METERS_A_BUS):
+                rows.append(
+                    f"  - {{id: M-{number:02d}, service_point: SP-{number:02d}, bus: bus-{bus},"
+                    f' protocol: dlt645-2007, address: "{meters.address(number)}", plan: fast,'
+                    f' capacity_kw: "{meters.CAPACITY_KW}"}}'
+                )
+                number += 1
+        lines = [
+            (
+                f"headend: {{name: {HEADEND}, zone: Asia/Shanghai, data: ./data,"
+                " reserve_mb: {telemetry: 2, billing: 1}}"
+            ),
+            "buses:",
+            *(
+                f'  bus-{i}: {{link: "tcp://127.0.0.1:{port}", gap_ms: 0, wakeup: 0,'
+                " timeout_ms: 200, silence_after_timeout_ms: 50}"
+                for i, port in enumerate(self.ports)
+            ),
+            "meters:",
+            *rows,
+            "plans:",
+            "  fast:",
+            f"    from: {_iso(begins)}",
+            f"    until: {_iso(ends)}",
+            f"    every: [{{seconds: 1, points: [{', '.join(meters.POINTS)}]}}]",
+            (
+                f'feed: {{broker: "{self.broker.url}", receipt_timeout_s: 2,'
+                " consumers: [{name: billing, classes: [billing, telemetry, events]}]}"
+            ),
+            (
+                f'billing: {{database: "sqlite:///{self.billing}", name: billing,'
+                f" headends: [{HEADEND}]}}"
+            ),
+        ]
+        draft = self.config.with_suffix(".draft")
+        draft.write_text("\n".join(lines) + "\n")
+        draft.replace(self.config)
+
+    # -- processes
+
+    def _start_meters(self) -> None:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.kill.meters", str(self.folder)],
+            stdout=subprocess.PIPE,
+            stderr=self._log("meters"),
+        )
+        self.processes["meters"] = process
+        assert process.stdout is not None
+        readable, _, _ = select.select([process.stdout], [], [], READY_S)
+        line = process.stdout.readline() if readable else b""
+        if not line:
+            raise WorldError("the meters did not start")
+        self.ports = json.loads(line)["ports"]
+
+    def start_daemon(self, *, polling: bool = True) -> None:
+        """Start the daemon with a plan from now on; `wait_ready` says when it stands."""
+        self.write_config(polling=polling)
+        self._start("daemon", ["run", "--config", str(self.config)])
+
+    def start_consumer(self) -> None:
+        """Start billing."""
+        self._start("consumer", ["billing", "run", "--config", str(self.config)])
+
+    def _start(self, role: str, arguments: list[str]) -> None:
+        old = self.processes.get(role)
+        assert old is None or old.poll() is not None
+        (self.folder / f"{role}.ready").write_bytes(b"")
+        log = self._log(role)
+        # The daemon says READY on its output, billing beside its log.
+        output = (self.folder / f"{role}.ready").open("ab") if role == "daemon" else log
+        self._ready_from = (
+            (self.folder / "consumer.log").stat().st_size if role == "consumer" else 0
+        )
+        self.processes[role] = subprocess.Popen(
+            [sys.executable, "-m", "tests.kill.launch", role, str(self.folder), *arguments],
+            stdout=output,
+            stderr=log,
+        )
+        if output is not log:
+            output.close()
+        log.close()
+
+    def _log(self, name: str) -> Any:
+        return (self.folder / f"{name}.log").open("ab")
+
+    def wait_ready(self, role: str) -> None:
+        """Until a process that was just started says that it stands."""
+
+        def stands() -> bool:
+            if role == "daemon":
+                return b"READY" in (self.folder / "daemon.ready").read_bytes()
+            with (self.folder / "consumer.log").open("rb") as log:
+                log.seek(self._ready_from)
+                return b"READY" in log.read()
+
+        self.wait(stands, READY_S, f"the {role} does not stand")
+
+    def pid(self, victim: str) -> int:
+        """The process id of a victim."""
+        return self.broker.pid if victim == "broker" else self.processes[victim].pid
+
+    def is_dead(self, victim: str) -> bool:
+        """Whether a victim has ended."""
+        process = self.broker.process if victim == "broker" else self.processes[victim]
+        return process is None or process.poll() is not None
+
+    def ended_by_kill(self, victim: str) -> bool:
+        """Whether a dead victim died of SIGKILL."""
+        process = self.broker.process if victim == "broker" else self.processes[victim]
+        return process is not None and process.returncode == -signal.SIGKILL
+
+    def restart(self, victim: str) -> None:
+        """Start a dead victim again."""
+        if victim == "broker":
+            self.broker.kill()  # it is dead: this takes note of it
+            self.broker.start()
+        elif victim == "daemon":
+            self.start_daemon()
+        else:
+            self.start_consumer()
+
+    def kill(self, role: str) -> None:
+        """SIGKILL, wherever it stands."""
+        os.kill(self.processes[role].pid, signal.SIGKILL)
+        self.processes[role].wait(timeout=END_S)
+
+    def stop(self, role: str) -> None:
+        """SIGTERM; it must end cleanly and in time."""
+        process = self.processes[role]
+        process.terminate()
+        try:
+            code = process.wait(timeout=END_S)
+        except subprocess.TimeoutExpired:
+            raise WorldError(f"the {role} does not end on SIGTERM") from None
+        if code != 0:
+            raise WorldError(f"the {role} ended with {code} on SIGTERM")
+
+    def arm(self, order: dict[str, Any], role: str) -> None:
+        """Set the trap in a process."""
+        (self.folder / f"arm-{role}.json").write_text(json.dumps(order))
+        os.kill(self.processes[role].pid, signal.SIGUSR1)
+
+    def kills(self) -> list[dict[str, Any]]:
+        """Every strike so far."""
+        path = self.folder / "kills.jsonl"
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    def wait(
+        self,
+        condition: Callable[[], Any],
+        timeout_s: float,
+        what: str,
+        *,
+        mortal: str = "",
+    ) -> Any:
+        """The first true value of `condition`. WorldError in time, or when a process ends.
+
+        `mortal`: who may be dead meanwhile.
+        """
+        end = time.monotonic() + timeout_s
+        while not (value := condition()):
+            for role, process in self.processes.items():
+                if role != mortal and process.poll() is not None and role not in self.resting:
+                    raise WorldError(f"the {role} ended by itself with {process.returncode}")
+            if time.monotonic() > end:
+                raise WorldError(f"{what} (waited {timeout_s:.0f} s)")
+            time.sleep(LOOK_S)
+        return value
+
+
+def _iso(at: float) -> str:
+    return '"' + datetime.fromtimestamp(at, tz=UTC).isoformat(timespec="seconds") + '"'
