@@ -8,7 +8,7 @@ feed says goodbye. Everything between is supervised.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -19,18 +19,19 @@ import msgspec
 from headend import __version__
 from headend.acquisition.duekeeper import DueKeeper
 from headend.acquisition.engine import Engine
-from headend.acquisition.meter_reader import MeterSession, Taken
+from headend.acquisition.meter_reader import REGISTER_HELD, MeterSession, Taken
 from headend.acquisition.plans import PlanEntry, ReadPlan
 from headend.acquisition.registry import Registry
 from headend.api import ApiError, ApiServer
 from headend.bus import Bus, BusSettings
 from headend.config import Config
 from headend.domain.clock import Clock, SystemClock, from_iso, iso
-from headend.domain.meter import Meter, MeterExchange
+from headend.domain.meter import Event, Meter, MeterExchange
 from headend.drivers import Dlt645Session, reading_json
 from headend.feed.embedded_broker import embedded_broker
 from headend.feed.publisher import Publisher
 from headend.feed.settings import FeedSettings
+from headend.journal import Base as JournalBase
 from headend.journal import ConsumerSpec, Journal, JournalSettings
 from headend.messages.configured import configured_broker
 from headend.messages.requests import PointAnswer
@@ -160,6 +161,7 @@ async def _stand_up(
         plans,
         open_session,
         bases={key: Base(base.value, base.time_ms) for key, base in bases.items()},
+        held=held_registers(bases, await journal.meter_events(("alarm",))),
         settled=await journal.settled_due(since_ms),
         zone=zone,
         clock=clock,
@@ -171,6 +173,21 @@ async def _stand_up(
     for name, poller in engine.pollers.items():
         supervisor.start(f"poll:{name}", poller.run)
     return Parts(config, clock, journal, registry, engine, buses, supervisor)
+
+
+def held_registers(
+    bases: Mapping[tuple[str, str], JournalBase], alarms: Sequence[Event]
+) -> dict[tuple[str, str], Decimal]:
+    """Registers whose unbelievable value was confirmed and that nothing good has followed since."""
+    held: dict[tuple[str, str], Decimal] = {}
+    for event in alarms:
+        if event.fields.get("alarm") != REGISTER_HELD:
+            continue
+        key = (str(event.fields["meter"]), str(event.fields["point"]))
+        base = bases.get(key)
+        if base is None or base.time_ms <= event.at_ms:
+            held[key] = Decimal(event.fields["value"])
+    return held
 
 
 def _consumers(config: Config) -> list[ConsumerSpec]:

@@ -38,6 +38,7 @@ class Engine:
         open_session: Callable[[Meter], MeterSession],
         *,
         bases: Mapping[tuple[str, str], Base],
+        held: Mapping[tuple[str, str], Decimal],
         settled: frozenset[DueKey],
         zone: ZoneInfo,
         clock: Clock,
@@ -48,7 +49,13 @@ class Engine:
         self._clock = clock
         self._rules = rules
         self._reader = MeterReader(
-            journal, open_session, clock=clock, rules=rules, bases=bases, alarm=self.alarm
+            journal,
+            open_session,
+            clock=clock,
+            rules=rules,
+            bases=bases,
+            held=held,
+            alarm=self.alarm,
         )
         self.pollers = {
             bus: Poller(

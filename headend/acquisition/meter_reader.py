@@ -37,6 +37,9 @@ from protocols.quantities import quantity
 
 log = logging.getLogger(__name__)
 
+AFTER_HELD = "after_held"
+REGISTER_HELD = "register_held"
+
 
 class MeterSession(Protocol):
     """One meter on its bus: what the drivers offer."""
@@ -128,6 +131,7 @@ class MeterReader:
         rules: RuleSet,
         bases: Mapping[tuple[str, str], Base],
         alarm: Callable[[str, dict[str, object]], Awaitable[None]],
+        held: Mapping[tuple[str, str], Decimal] | None = None,
     ) -> None:
         self._journal = journal
         self._open_session = open_session
@@ -135,7 +139,7 @@ class MeterReader:
         self._rules = rules
         self._bases = dict(bases)
         self._alarm = alarm
-        self._anchors: dict[tuple[str, str], Decimal] = {}
+        self._anchors = dict(held or {})  # confirmed held registers, (meter, point) -> value
         self._clock_offset_s: dict[str, float] = {}
 
     def rebase(self, meter: str, bases: Mapping[str, Base]) -> None:
@@ -198,7 +202,7 @@ class MeterReader:
             reading = self._reading(meter, want, result, Judgement(Verdict.OK), source)
             null = replace(reading, status=Status.NULL, due_ms=None)
             return [Taken(want, result, null, "no_value")]
-        first = self._judgement(meter, result)
+        first = self._after_held(meter, result, self._judgement(meter, result))
         one = Taken(want, result, self._reading(meter, want, result, first, source))
         if first.verdict is not Verdict.HELD:
             return [await self._accept(meter, one, first)]
@@ -206,8 +210,7 @@ class MeterReader:
             "bus=%s meter=%s point=%s held flags=%s: %s",
             meter.bus, meter.id, want.point, ",".join(first.flags), first.reason,
         )  # fmt: skip
-        anchor = self._anchors.get((meter.id, want.point))
-        if anchor is not None and result.value >= anchor:
+        if AFTER_HELD in first.flags:
             return [replace(one, reason="held")]
         (again,) = await session.read([want.point], priority=priority)
         if again.error is not None or again.value is None:
@@ -223,6 +226,22 @@ class MeterReader:
             return [one, replace(two, reason="held")]
         return [one, _decided(one, Verdict.SUSPECT), _decided(two, Verdict.SUSPECT)]
 
+    def _after_held(self, meter: Meter, result: PointResult, found: Judgement) -> Judgement:
+        """A value that goes on from a register that rose too fast is as unbelievable as that one.
+
+        Time alone would make it look possible. One that fell back and has come up to the last good
+        value again is judged by that.
+        """
+        key = (meter.id, result.point)
+        anchor, base = self._anchors.get(key), self._bases.get(key)
+        assert result.value is not None
+        fell = base is not None and anchor is not None and anchor < base.value
+        if anchor is None or result.value < anchor or (fell and found.verdict is not Verdict.HELD):
+            return found
+        flags = tuple(sorted({*found.flags, AFTER_HELD}))
+        why = found.reason or f"goes on from {anchor} {result.unit}, which nobody has decided on"
+        return Judgement(Verdict.HELD, flags, why)
+
     async def _confirm(self, meter: Meter, result: PointResult, found: Judgement) -> None:
         assert result.value is not None
         key = (meter.id, result.point)
@@ -232,7 +251,7 @@ class MeterReader:
             return
         base = self._bases.get(key)
         await self._alarm(
-            "register_held",
+            REGISTER_HELD,
             {
                 "meter": meter.id,
                 "service_point": meter.service_point,
