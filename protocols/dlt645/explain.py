@@ -146,6 +146,7 @@ def _empty(hex_text: str, offset: int) -> Explained:
         "valid": False,
         "errors": [],
         "offset": offset,
+        "before": "",
         "hex": hex_text,
         "address": None,
         "direction": None,

@@ -160,6 +160,12 @@ def test_wake_up_bytes_and_line_ends_are_no_error() -> None:
     assert (first["before"], second["before"], second["after"]) == ("FEFEFEFE", "0D0AFE", "0D0A")
 
 
+def test_wake_up_bytes_alone_are_no_frame() -> None:
+    one = only("FEFE")
+    assert (one["protocol"], one["valid"], one["hex"]) == (None, False, "FEFE")
+    assert explained("") == []
+
+
 def test_a_refusal_is_named() -> None:
     assert only(by_id()["m07"]["hex"])["refusal"] == [
         "other", "no_data", "password", "speed", "year_zones", "day_slots", "tariffs",
