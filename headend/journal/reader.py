@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Any, Self
 
@@ -49,14 +49,17 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerState:
-    """One consumer's cursor; `active` False: no longer configured. `today`: records of this UTC
-    day (of the newest stream table), for a rate."""
+    """One consumer's cursor; `active` False: no longer configured.
+
+    `newest_day`: the UTC day its newest records were written, and how many those are (a rate).
+    """
 
     cursor: CursorState
     active: bool
     classes: tuple[str, ...]
     waiting_since: date | None
-    today: int
+    newest_day: date | None
+    newest_day_records: int
 
     @property
     def backlog(self) -> int:
@@ -342,7 +345,8 @@ class JournalReader:
         cid, _name, classes, active, last_seq, receipted, expired = row
         oldest: int | None = None
         waiting: int | None = None
-        today = 0
+        newest: int | None = None
+        newest_count = 0
         for day in days:
             first, count, last = self._connection.execute(
                 f"SELECT min(seq), sum(count), max(seq+count-1) FROM {table_name('s', day)}"  # noqa: S608
@@ -354,9 +358,15 @@ class JournalReader:
             oldest = first if oldest is None else oldest
             if waiting is None and last > receipted:
                 waiting = day
-            today = count if day == days[-1] else 0
+            newest, newest_count = day, count
         cursor = CursorState(
             last_seq + 1, receipted, last_seq + 1 if oldest is None else oldest, bool(expired)
         )
-        since = None if waiting is None else schema.EPOCH_DAY + timedelta(days=waiting)
-        return ConsumerState(cursor, bool(active), tuple(classes.split(",")), since, today)
+        return ConsumerState(
+            cursor=cursor,
+            active=bool(active),
+            classes=tuple(classes.split(",")),
+            waiting_since=None if waiting is None else day_of(waiting),
+            newest_day=None if newest is None else day_of(newest),
+            newest_day_records=newest_count,
+        )

@@ -1,0 +1,94 @@
+"""`headend due`: what was due on a local day, and what became of it."""
+
+import argparse
+import json
+from datetime import date
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from headend.cli.journal_view import due_json, local, parse_day
+from headend.cli.output import add_config, add_json, clean, print_json, say, table
+from headend.domain.clock import SystemClock
+from headend.domain.due import DueState, local_day
+from headend.journal import DueLine, JournalReader
+
+STATES = tuple(state.value for state in DueState)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `headend due`."""
+    add_config(parser)
+    add_json(parser)
+    parser.add_argument("--day", metavar="D", help="local day, such as 2026-03-01 (default: today)")
+    parser.add_argument("--list", action="store_true", help="every point instead of the counts")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print a day's counts, or its points; 1 when nothing was written down as due that day."""
+    from headend.config import load_config  # noqa: PLC0415 - the parser must not pay for it
+
+    config = load_config(Path(args.config))
+    if args.day is None:
+        day = local_day(SystemClock().now_ms(), config.zone)
+    else:
+        day = parse_day(args.day, "--day")
+    with JournalReader(config.journal_path) as journal:
+        summary = journal.due(day)
+        report = journal.due_report(day)
+        lines = journal.due_lines(day) if args.list else []
+    if not summary["frozen"]:
+        say(f"nothing was written down as due on {day}")
+    if args.list:
+        _print_lines(lines, config.zone, as_json=args.json)
+    elif args.json:
+        # A closed day's report is what it was on the day it was closed, byte for byte.
+        print(report.decode() if report is not None else json.dumps(summary, ensure_ascii=False))
+    else:
+        _print_summary(day, summary if report is None else json.loads(report))
+    if report is not None and summary["after_close"]:
+        say(
+            f"{day} is closed; {summary['after_close']} of its points were read afterwards "
+            "(--list shows them): the report does not change"
+        )
+    return 0 if summary["frozen"] else 1
+
+
+def _print_lines(lines: list[DueLine], zone: ZoneInfo, *, as_json: bool) -> None:
+    if as_json:
+        for line in lines:
+            print_json(due_json(line))
+        return
+    rows = [
+        (
+            local(line.key.due_ms, zone),
+            clean(line.key.meter),
+            clean(line.key.point),
+            clean(line.bus),
+            line.state.value + (" (read after closing)" if line.after_close else ""),
+            clean(line.reason or ""),
+        )
+        for line in lines
+    ]
+    print(table(("DUE", "METER", "POINT", "BUS", "STATE", "REASON"), rows))
+
+
+def _print_summary(day: date, summary: dict[str, Any]) -> None:
+    closed = summary["closed_at"]
+    print(f"{day}  " + (f"closed {closed}" if closed else "not closed yet"))
+    total = {"bus": "all", **summary}
+    rows = [
+        (clean(line["bus"]), str(line["frozen"]), *(str(line[s]) for s in STATES), _share(line))
+        for line in (*summary["by_bus"], total)
+    ]
+    headers = ("BUS", "DUE", *(state.upper() for state in STATES), "READ %")
+    print(table(headers, rows, right=frozenset(range(1, len(headers)))))
+    for reason, count in summary["by_reason"].items():
+        print(f"  {count} x {clean(reason)}")
+
+
+def _share(line: dict[str, Any]) -> str:
+    """Read in time, of everything that was due."""
+    if not line["frozen"]:
+        return "-"
+    return f"{100 * line['read'] / line['frozen']:.2f}"
