@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from protocols.dlt645.catalogue import lookup
 from protocols.dlt645.frame import (
     DATA_BYTES_USUAL_MAX,
+    END,
     OVERHEAD_BYTES,
+    SUBTRACT_33H,
     WILDCARD,
     Frame645,
     address_bytes,
@@ -24,6 +26,7 @@ READ_1997 = 0x01
 DI_BYTES = 4
 SPONTANEOUS_DI = "04001501"  # the report state word: meters send it unasked
 
+_PAYLOAD_AT = 10 + DI_BYTES
 _REPLY, _REPLY_MORE, _REFUSED = READ | 0x80, READ | 0xA0, READ | 0xC0
 _EDITION_1997 = (READ_1997 | 0x80, READ_1997 | 0xA0, READ_1997 | 0xC0)
 
@@ -65,7 +68,26 @@ def match(request: ReadRequest, raw: bytes) -> Match:
     REPLY is also a frame that settles the request without a value (`reply_payload` says why): one
     whose reply goes on in further frames, one in the 1997 edition.
     """
+    if _is_plain_reply(request.raw, raw):
+        return Match.REPLY
     return _match(request, parse(raw))
+
+
+def _is_plain_reply(asked: bytes, raw: bytes) -> bool:
+    """The usual case, told from the bytes alone: same start bytes, address and identifier, 91H.
+
+    Says no to everything that has to be looked at more closely; a test holds it to `_match`.
+    """
+    size = len(raw)
+    return (
+        size >= _PAYLOAD_AT + 2
+        and raw[8] == _REPLY
+        and raw[9] + OVERHEAD_BYTES == size
+        and raw[:8] == asked[:8]
+        and raw[10:_PAYLOAD_AT] == asked[10:_PAYLOAD_AT]
+        and raw[-1] == END
+        and sum(raw[:-2]) & 0xFF == raw[-2]
+    )
 
 
 def _match(request: ReadRequest, frame: Frame645) -> Match:
@@ -106,6 +128,8 @@ def reply_payload(request: ReadRequest, raw: bytes) -> bytes:
     frames, and a part is never taken for the whole), `edition_1997` (the meter speaks the old
     edition), `bad_refusal`, `not_the_reply`.
     """
+    if _is_plain_reply(request.raw, raw):
+        return raw[_PAYLOAD_AT:-2].translate(SUBTRACT_33H)
     frame = parse(raw)
     kind = _match(request, frame)
     if kind is Match.REFUSAL:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.dlt645 import meter
+from protocols.dlt645 import master, meter
 from protocols.dlt645.frame import build, parse
 from protocols.dlt645.master import (
     address_matches,
@@ -14,7 +14,7 @@ from protocols.dlt645.master import (
     reply_payload,
 )
 from protocols.dlt645.refusal import REASONS, error_byte, reasons_of
-from protocols.errors import BadContent, ErrorReply, LocalProtocolError
+from protocols.errors import BadContent, ErrorReply, LocalProtocolError, RemoteProtocolError
 from protocols.framing import Match
 
 OWN = "000000000161"
@@ -201,6 +201,34 @@ def test_the_length_of_the_reply_is_known_beforehand() -> None:
     assert reply_length("0001FF00", tariffs=63) == 212
     assert reply_length("03010101") == 12 + 4 + 131
     assert reply_length("33343233") == 212
+
+
+@given(
+    st.sampled_from([OWN, OTHER, "AAAAAAAA0161", "AAAAAAAAAAAA"]),
+    st.sampled_from([OWN, OTHER, "AAAAAAAAAAAA"]),
+    st.sampled_from([0x91, 0x91, 0xB1, 0xD1, 0x81, 0x11]),
+    st.sampled_from([b"\x00\x00\x01\x00", b"\x00\x00\x02\x00", b"", b"\x01\x15\x00\x04"]),
+    st.binary(max_size=12),
+    st.integers(0, 1000),
+)
+def test_the_short_way_to_a_reply_is_the_long_way(
+    asked: str, address: str, control: int, di: bytes, payload: bytes, damage: int
+) -> None:
+    request = read_request(asked, DI)
+    raw = bytearray(build(address, control, di + payload))
+    if damage < len(raw):
+        raw[damage] ^= 1
+    try:
+        frame = parse(bytes(raw))
+    except RemoteProtocolError:
+        assert not master._is_plain_reply(request.raw, bytes(raw))
+        with pytest.raises(RemoteProtocolError):
+            match(request, bytes(raw))
+        return
+    kind = master._match(request, frame)
+    assert match(request, bytes(raw)) is kind
+    if kind is Match.REPLY and frame.control == 0x91:
+        assert reply_payload(request, bytes(raw)) == frame.data[4:]
 
 
 @given(st.binary(max_size=120))
