@@ -33,7 +33,7 @@ def only(hex_text: str, lang: str = "en") -> dict[str, Any]:
     return one
 
 
-def test_a_reply_is_explained_as_the_contract_shows_it() -> None:
+def test_a_reply_is_explained_with_everything_in_it() -> None:
     one = only("FEFE6861010000000068910833333433593333338A16")
     assert one["schema"] == "frame/1"
     assert one["protocol"] == "dlt645-2007"
