@@ -10,7 +10,6 @@ from typing import Any
 from headend.billing.views import BillingView
 from headend.cli.output import say, table
 from headend.config import load_config
-from headend.domain.clock import from_iso
 from headend.domain.due import local_day
 from headend.domain.errors import HeadendError
 from headend.journal import JournalReader
@@ -63,7 +62,8 @@ class DemoView:
     def __init__(self, config_path: Path, plan: StreetPlan) -> None:
         self._config = load_config(config_path)
         self.plan = plan
-        self.lines = {meter.asset_id: MeterLine() for meter in plan.meters}
+        self.meters = sorted(plan.meters, key=lambda meter: meter.asset_id)
+        self.lines = {meter.asset_id: MeterLine() for meter in self.meters}
         self.progress = Progress()
         self._url = self._config.billing_database_url
 
@@ -81,8 +81,10 @@ class DemoView:
     def _look_at_journal(self, progress: Progress, now_ms: int) -> set[str]:
         read_ids: set[str] = set()
         with JournalReader(self._config.journal_path) as journal:
-            for line in journal.due_lines(local_day(now_ms, self._config.zone)):
-                progress.per_round += line.key.due_ms == self._first_due_ms
+            lines = journal.due_lines(local_day(now_ms, self._config.zone))
+            first_ms = min((line.key.due_ms for line in lines), default=0)
+            for line in lines:
+                progress.per_round += line.key.due_ms == first_ms
                 if line.key.due_ms > now_ms:
                     continue
                 progress.due += 1
@@ -95,19 +97,12 @@ class DemoView:
             progress.backlog = sum(c.backlog for c in journal.feed_status().values())
         return read_ids
 
-    @property
-    def _first_due_ms(self) -> int:
-        (plan,) = self._config.plans.values()
-        first = plan.entries()[0].from_ms
-        assert first is not None
-        return first
-
     def _look_at_billing(self, progress: Progress, read_ids: set[str]) -> None:
         assert self._url is not None
         with BillingView(self._url) as billing:
             held = {row.read_id for row in billing.readings()}
             progress.receipted = len(read_ids & held)
-            for meter in self.plan.meters:
+            for meter in self.meters:
                 point = billing.service_point(meter.service_point)
                 self.lines[meter.asset_id].billed = {
                     direction: point.span(direction).energy for direction in ("import", "export")
@@ -140,7 +135,7 @@ class DemoView:
     def rows(self) -> list[tuple[str, ...]]:
         """The table's lines."""
         found = []
-        for meter in self.plan.meters:
+        for meter in self.meters:
             line = self.lines[meter.asset_id]
             points = ("active_import_total", "active_export_total", "active_power_total", "voltage_a")
             values = (line.values.get(point, "") for point in points)
