@@ -69,6 +69,12 @@ class Report:
         if self.by_kind[kind] <= SHOWN_MAX:
             self.findings.append(Finding(kind, text))
 
+    def take(self, other: "Report") -> None:
+        """Another report's findings and counts as well."""
+        self.findings += other.findings
+        self.counts.update(other.counts)
+        self.by_kind.update(other.by_kind)
+
     def line(self) -> str:
         """One line for the progress."""
         told = " ".join(f"{name}={count}" for name, count in self.counts.items())

@@ -9,7 +9,7 @@ schedule.
 import os
 import random
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
@@ -75,6 +75,7 @@ class Tally:
     rounds: int = 0
     reads: int = 0
     reads_least: int | None = None
+    phases: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # seconds
     set_aside: int = 0
     set_back: int = 0
     checks: int = 0
@@ -147,6 +148,7 @@ class KillLoop:
             "victim": one.victim,
             "victim_pid": world.pid(one.victim),
         }
+        watch = time.monotonic()
         world.arm(order, watcher)
         world.wait(
             lambda: world.is_dead(one.victim),
@@ -155,17 +157,29 @@ class KillLoop:
             mortal=one.victim,
         )
         self._confirm(one, strikes)
+        watch = self._phase("to the strike", watch)
         at_death = world.state()
         world.restart(one.victim)
         if one.victim != "broker":
             world.wait_ready(one.victim)
+        watch = self._phase("to stand again", watch)
         self._wait_for_reads(before.readings)
+        watch = self._phase("to enough readings", watch)
         self._wait_for_way(at_death.epoch, at_death.receipted)
-        reads = world.state().readings - before.readings
+        self._phase("to a receipt", watch)
+        after = world.state()
+        if after.epoch != before.epoch:
+            raise WorldError("a kill alone made the head-end begin a new epoch")
+        reads = after.readings - before.readings
         tally = self.tally
         tally.rounds += 1
         tally.reads += reads
         tally.reads_least = min(reads, reads if tally.reads_least is None else tally.reads_least)
+
+    def _phase(self, name: str, since: float) -> float:
+        now = time.monotonic()
+        self.tally.phases[name] += now - since
+        return now
 
     def _confirm(self, one: Round, strikes: int) -> None:
         """The victim died of the strike, and the strike fell in the window."""
@@ -297,11 +311,16 @@ class KillLoop:
             world.resting.add("consumer")
             world.stop("consumer")
         report = self._checker.check()
+        if not go_on:
+            report.take(self._checker.check_spans(world.billing_spans()))
         self.tally.checks += 1
         self.tally.last = report
         self._say(f"round {self.tally.rounds}: {report.line()}")
         if report.findings:
             raise WorldError("the checker found:\n" + "\n".join(map(str, report.findings)))
+        died = world.deaths_inside()
+        if died:
+            raise WorldError("tasks died inside a process:\n" + "\n".join(died))
         if go_on:
             self._daemon_again()
 
@@ -331,6 +350,7 @@ def describe(tally: Tally) -> str:
             f"duration             {tally.seconds:.0f} s"
             f" ({tally.seconds / max(1, tally.rounds):.2f} s a round)"
         ),
+        *(f"  {name:19}{s / max(1, tally.rounds):.2f} s" for name, s in tally.phases.items()),
         f"seed                 {tally.seed}",
         f"machine              {_machine()}",
         f"date                 {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}",

@@ -27,6 +27,8 @@ from tests.support.mosquitto import Mosquitto
 HEADEND = "he-kill"
 READY_S = 30.0
 END_S = 20.0
+SHOW_S = 120.0
+ANSWER_MS = 5000  # an overloaded machine is no silent meter: a late answer would be misdated
 PLAN_S = 150  # a plan reaches so far ahead of the daemon's start
 LOOK_S = 0.02
 
@@ -172,7 +174,7 @@ class World:
             "buses:",
             *(
                 f'  bus-{i}: {{link: "tcp://127.0.0.1:{port}", gap_ms: 0, wakeup: 0,'
-                " timeout_ms: 200, silence_after_timeout_ms: 50}"
+                f" timeout_ms: {ANSWER_MS}}}"
                 for i, port in enumerate(self.ports)
             ),
             "meters:",
@@ -298,6 +300,28 @@ class World:
         """Set the trap in a process."""
         (self.folder / f"arm-{role}.json").write_text(json.dumps(order))
         os.kill(self.processes[role].pid, signal.SIGUSR1)
+
+    def billing_spans(self) -> list[dict[str, Any]]:
+        """What billing itself says each service point drew and gave since the first reading."""
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "headend.cli.main", "billing", "show", "--span", "--json",
+                "--config", str(self.config),
+            ],
+            capture_output=True,
+            timeout=SHOW_S,
+            check=True,
+        )  # fmt: skip
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def deaths_inside(self) -> list[str]:
+        """Lines of the logs that tell of a task that died or an error nobody expected."""
+        return [
+            f"{role}: {line}"
+            for role in ("meters", "daemon", "consumer")
+            for line in (self.folder / f"{role}.log").read_text(errors="replace").splitlines()
+            if "Traceback" in line or " task=" in line
+        ]
 
     def kills(self) -> list[dict[str, Any]]:
         """Every strike so far."""

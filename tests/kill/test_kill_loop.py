@@ -1,0 +1,39 @@
+"""Thirty rounds of the kill loop: nothing acknowledged is missing, nothing counts twice."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.kill.harness import READS_A_ROUND, KillLoop, describe, schedule
+from tests.kill.windows import VICTIMS, Window
+from tests.kill.world import World
+
+ROUNDS = 30
+
+
+def test_every_window_and_victim_comes_by_turns_and_a_seed_repeats_itself() -> None:
+    rounds = list(schedule(7, 1000))
+    assert rounds == list(schedule(7, 1000))
+    assert rounds != list(schedule(8, 1000))
+    assert [one.number for one in rounds] == list(range(1, 1001))
+    for window in Window:
+        for victim in VICTIMS:
+            times = sum((one.window, one.victim) == (window, victim) for one in rounds)
+            assert times >= 55
+
+
+@pytest.mark.timeout(600)
+def test_kills_in_every_window_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
+    """Daemon, consumer and broker by turns; a journal set aside and one set back are among it."""
+    with World(tmp_path) as world:
+        tally = KillLoop(world, seed=int(time.time()), say=print).run(ROUNDS)
+    print(describe(tally))
+    assert tally.rounds == ROUNDS
+    assert tally.reads_least is not None
+    assert tally.reads_least >= READS_A_ROUND
+    assert {window for window, _victim in tally.kills} == set(Window)
+    assert {victim for _window, victim in tally.kills} == set(VICTIMS)
+    assert (tally.set_aside, tally.set_back) == (1, 1)
+    assert tally.last is not None
+    assert tally.last.counts["at_billing"] >= ROUNDS * READS_A_ROUND
