@@ -319,10 +319,15 @@ class Journal:
         back. With class billing the due lists, stream rows and alarms of those days go too. The
         days whose readings were dropped.
         """
-        return await self._solo(
+        dropped = await self._solo(
             lambda group: operations.drop_days_before(group, day, record_class),
             makes_room=True,
         )
+        if dropped:
+            for name, cursor in self._cursors.items():
+                # Memory must not tell what the file no longer does.
+                self._tails[name].drop_through(cursor.last_seq)
+        return dropped
 
     # -- readings taken before the clock is trusted
 
