@@ -1,6 +1,6 @@
 """What one reading costs the daemon, from its frame's bytes to billing's receipt.
 
-    python benchmarks/pipeline.py [--readings 40000] [--profile] [--json]
+    python benchmarks/pipeline.py [--readings 16000] [--profile] [--json]
 
 One reading an exchange: the bytes of a DL/T 645 reply go through framing, matching, decoding,
 validation, the journal (committed, synchronous=FULL), the feed (a real mosquitto, MQTT 5) and the
@@ -28,8 +28,10 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -68,6 +70,7 @@ POINTS = (
     "power_factor_total",
 )
 METERS = 100
+READINGS_DEFAULT = 16_000
 WORKERS = 16
 TARGET_US, AIM_US = 100.0, 60.0
 WAIT_S = 120.0
@@ -145,6 +148,8 @@ class Cost:
     cpu_s: float
     wall_s: float
     consumer_cpu_s: float = 0.0
+    threads_s: dict[str, float] = field(default_factory=dict)
+    commits: int = 0
 
     @property
     def us(self) -> float:
@@ -167,6 +172,50 @@ def cpu_s() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+def threads_cpu_s() -> dict[str, float]:
+    """Processor time of each thread of this process so far."""
+    return {
+        thread.name: time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
+        for thread in threading.enumerate()
+        if thread.ident is not None
+    }
+
+
+class Profiles:
+    """A profile of the event loop's thread while readings flow, and of the journal's writer."""
+
+    def __init__(self) -> None:
+        self._loop = cProfile.Profile()
+        self._writer = cProfile.Profile()
+
+    def watch_writer(self) -> None:
+        """Every thread that starts from now on and writes the journal is profiled."""
+
+        def first_event(*_event: object) -> None:
+            sys.setprofile(None)
+            if threading.current_thread().name == "journal-writer":
+                self._writer.enable()
+
+        threading.setprofile(first_event)
+
+    def begin(self) -> None:
+        """Readings begin to flow."""
+        self._loop.enable()
+
+    def end(self) -> None:
+        """All of them are receipted."""
+        self._loop.disable()
+        threading.setprofile(None)
+
+    def text(self) -> str:
+        """Both, the costliest functions first."""
+        out = io.StringIO()
+        for title, profile in (("event loop", self._loop), ("journal writer", self._writer)):
+            out.write(f"-- profile of the {title}\n")
+            pstats.Stats(profile, stream=out).sort_stats("tottime").print_stats(30)
+        return out.getvalue()
+
+
 def process_cpu_s(pid: int) -> float:
     """User and system time of another process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
@@ -184,8 +233,12 @@ async def request_bytes(meter: Meter, point: str) -> bytes:
     raise AssertionError(point)
 
 
-async def pipeline(broker: BrokerSpec, folder: Path, readings: int, billing: int) -> Cost:
+async def pipeline(
+    broker: BrokerSpec, folder: Path, readings: int, billing: int, profiles: Profiles | None
+) -> Cost:
     """All of it: how much the daemon's process spends."""
+    if profiles is not None:
+        profiles.watch_writer()
     clock = SystemClock()
     cycles = max(1, readings // (METERS * len(POINTS)))
     meters = [meter_of(number) for number in range(1, METERS + 1)]
@@ -236,16 +289,17 @@ async def pipeline(broker: BrokerSpec, folder: Path, readings: int, billing: int
         async with asyncio.timeout(WAIT_S):
             while not publisher.connected:
                 await asyncio.sleep(0.01)
-        before_s, started = cpu_s(), clock.monotonic()
         consumer_before_s = process_cpu_s(billing)
+        if profiles is not None:
+            profiles.begin()
+        threads_before_s = threads_cpu_s()
+        before_s, started = cpu_s(), clock.monotonic()
         for cycle in range(cycles):
             port.replies = frames[cycle]
             due_at = Due(start_ms + cycle, 86_400_000, start_ms + 86_400_000)
             wanted = [Wanted(point, due_at) for point in POINTS]
 
-            async def work(
-                part: Sequence[Meter], wanted: Sequence[Wanted] = tuple(wanted)
-            ) -> None:
+            async def work(part: Sequence[Meter], wanted: Sequence[Wanted] = tuple(wanted)) -> None:
                 for meter in part:
                     await reader.read(meter, wanted, priority=Priority.DUE)
 
@@ -254,12 +308,16 @@ async def pipeline(broker: BrokerSpec, folder: Path, readings: int, billing: int
         async with asyncio.timeout(WAIT_S):
             while (cursor := journal.cursors()["billing"]).backlog or cursor.last_seq < total:
                 await asyncio.sleep(0.02)
-        return Cost(
-            total,
-            cpu_s() - before_s,
-            clock.monotonic() - started,
-            process_cpu_s(billing) - consumer_before_s,
-        )
+        cost = Cost(total, cpu_s() - before_s, clock.monotonic() - started)
+        if profiles is not None:
+            profiles.end()
+        cost.consumer_cpu_s = process_cpu_s(billing) - consumer_before_s
+        cost.threads_s = {
+            name: used_s - threads_before_s.get(name, 0.0)
+            for name, used_s in threads_cpu_s().items()
+        }
+        cost.commits = journal.statistics["commits"]
+        return cost
 
 
 async def baseline(broker: BrokerSpec, folder: Path, readings: int) -> Cost:
@@ -328,12 +386,8 @@ def run(readings: int, *, profile: bool) -> tuple[Cost, Cost, str, int]:
         billing = start_billing(folder, port)
         spec = BrokerSpec("127.0.0.1", port)
         try:
-            profiler = cProfile.Profile() if profile else None
-            if profiler is not None:
-                profiler.enable()
-            ours = asyncio.run(pipeline(spec, folder, readings, billing.pid))
-            if profiler is not None:
-                profiler.disable()
+            profiles = Profiles() if profile else None
+            ours = asyncio.run(pipeline(spec, folder, readings, billing.pid, profiles))
             naive = asyncio.run(baseline(spec, folder, max(500, ours.readings // 10)))
         finally:
             billing.terminate()
@@ -343,16 +397,13 @@ def run(readings: int, *, profile: bool) -> tuple[Cost, Cost, str, int]:
         held = sqlite3.connect(folder / "billing.db")
         (count,) = held.execute("SELECT count(*) FROM reading").fetchone()
         held.close()
-        text = io.StringIO()
-        if profiler is not None:
-            pstats.Stats(profiler, stream=text).sort_stats("tottime").print_stats(35)
-        return ours, naive, text.getvalue(), count
+        return ours, naive, "" if profiles is None else profiles.text(), count
 
 
 def main() -> int:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--readings", type=int, default=40_000)
+    parser.add_argument("--readings", type=int, default=READINGS_DEFAULT)
     parser.add_argument("--profile", action="store_true", help="of the daemon (slows it)")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--strict", action="store_true", help="exit 1 over the target")
@@ -361,6 +412,10 @@ def main() -> int:
     result = {
         "readings": ours.readings,
         "daemon_us_per_reading": round(ours.us, 1),
+        "threads_us_per_reading": {
+            name: round(used_s / ours.readings * 1e6, 1) for name, used_s in ours.threads_s.items()
+        },
+        "readings_per_commit": round(ours.readings / ours.commits),
         "consumer_us_per_reading": round(ours.consumer_cpu_s / ours.readings * 1e6, 1),
         "readings_per_s": round(ours.readings / ours.wall_s),
         "baseline_us_per_reading": round(naive.us, 1),
