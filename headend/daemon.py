@@ -166,6 +166,7 @@ async def _stand_up(
         zone=zone,
         clock=clock,
         rules=RuleSet(),
+        not_before_ms=keeper.begun_ms,
     )
     supervisor.start("due-points", keeper.run)
     for name, bus in buses.items():
@@ -306,7 +307,9 @@ async def _read(
 
 
 def _taken_json(meter_id: str, taken: Taken) -> dict[str, Any]:
-    assert taken.result is not None
+    if taken.result is None:
+        msg = f"meter {meter_id} was exchanged just now"
+        raise ApiError(msg)
     shown = reading_json(meter_id, taken.result)
     if taken.reading is not None:
         shown["verdict"] = taken.reading.verdict.value

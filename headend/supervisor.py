@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Self
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Supervisor:
         self.states: dict[str, TaskState] = {}
         self._on_death = on_death
 
-    async def __aenter__(self) -> "Supervisor":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
@@ -78,7 +79,7 @@ class Supervisor:
                 state.last_error = "ended by itself"
             except asyncio.CancelledError:
                 raise
-            except Exception as error:  # noqa: BLE001 - the one place where every cause must be survived
+            except Exception as error:
                 state.last_error = f"{type(error).__name__}: {error}"
                 log.exception("task=%s died restarts=%d", state.name, state.restarts)
             finally:

@@ -43,6 +43,7 @@ class DueKeeper:
         self._plans = plans
         self._zone = zone
         self._clock = clock
+        self.begun_ms = 0  # when the very first list was frozen, by this daemon; 0: long ago
 
     async def prepare(self) -> None:
         """Freeze what has to be frozen by now; close what has to be closed by now."""
@@ -50,6 +51,7 @@ class DueKeeper:
         today = local_day(now_ms, self._zone)
         last = await self._journal.last_frozen_day()
         if last is None:
+            self.begun_ms = now_ms
             await self._freeze(today, now_ms)
         else:
             first = max(last + timedelta(days=1), today - timedelta(days=CATCH_UP_DAYS_MAX))

@@ -43,6 +43,7 @@ class Engine:
         zone: ZoneInfo,
         clock: Clock,
         rules: RuleSet,
+        not_before_ms: int = 0,
     ) -> None:
         self._journal = journal
         self._registry = registry
@@ -67,6 +68,7 @@ class Engine:
                 zone=zone,
                 clock=clock,
                 already_settled=settled.__contains__,
+                not_before_ms=not_before_ms,
             )
             for bus in dict.fromkeys(meter.bus for meter in registry.all())
         }
@@ -135,18 +137,19 @@ class Engine:
                 return ()
             return (self._reborn(reading, exchange.new_meter, old, reborn),)
 
-        touched = await self._journal.apply_meter_event(
-            exchange_event(exchange),
-            change,
-            meter=old.id,
-            from_ms=exchange.at_ms,
-            successor=exchange.new_meter,
-        )
-        new = self._registry.exchange(exchange)
-        self._reader.rebase(old.id, {})
-        self._reader.rebase(new.id, reborn)
+        async with self._reader.turn(old.id):
+            touched = await self._journal.apply_meter_event(
+                exchange_event(exchange),
+                change,
+                meter=old.id,
+                from_ms=exchange.at_ms,
+                successor=exchange.new_meter,
+            )
+            new = self._registry.exchange(exchange)
+            self._reader.left(old.id)
+            self._reader.came(new.id, reborn)
         if new.bus in self.pollers:
-            self.pollers[new.bus].meters_changed()
+            self.pollers[new.bus].replaced(old.id, new.id)
         log.warning("meter=%s replaced by meter=%s readings=%d", old.id, new.id, touched)
         return new, touched
 
@@ -173,6 +176,4 @@ class Engine:
             verdict, flags = found.verdict, found.flags
             if kind == "register" and verdict is Verdict.OK:
                 bases[reading.point] = Base(reading.value, reading.time_ms)
-        return replace(
-            reading, meter=meter_id, verdict=verdict, flags=flags, source=Source.DERIVED
-        )
+        return replace(reading, meter=meter_id, verdict=verdict, flags=flags, source=Source.DERIVED)

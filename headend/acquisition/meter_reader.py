@@ -10,6 +10,7 @@ by; the second read decides:
 - an instantaneous value that stays out of range is published as `suspect`.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -141,9 +142,24 @@ class MeterReader:
         self._alarm = alarm
         self._anchors = dict(held or {})  # confirmed held registers, (meter, point) -> value
         self._clock_offset_s: dict[str, float] = {}
+        self._turns: dict[str, asyncio.Lock] = {}
+        self._left: set[str] = set()
 
-    def rebase(self, meter: str, bases: Mapping[str, Base]) -> None:
-        """Forget what was known of a meter's registers and start from these (an exchange)."""
+    def turn(self, meter: str) -> asyncio.Lock:
+        """Held while a meter is read, and while it is exchanged: a read is before or after."""
+        return self._turns.setdefault(meter, asyncio.Lock())
+
+    def left(self, meter: str) -> None:
+        """This meter no longer hangs there: nothing more is read under its name."""
+        self._left.add(meter)
+        self._rebase(meter, {})
+
+    def came(self, meter: str, bases: Mapping[str, Base]) -> None:
+        """This meter hangs there now, and its registers began like this."""
+        self._left.discard(meter)
+        self._rebase(meter, bases)
+
+    def _rebase(self, meter: str, bases: Mapping[str, Base]) -> None:
         for store in (self._bases, self._anchors):
             for key in [k for k in store if k[0] == meter]:
                 del store[key]
@@ -164,6 +180,21 @@ class MeterReader:
 
         Returns when everything that was born is committed. JournalError when it could not be.
         """
+        async with self.turn(meter.id):
+            if meter.id in self._left:
+                return [Taken(want, None, None, "exchanged") for want in wanted]
+            return await self._read(meter, wanted, priority, deadline, source, frozen=frozen)
+
+    async def _read(
+        self,
+        meter: Meter,
+        wanted: Sequence[Wanted],
+        priority: Priority,
+        deadline: float | None,
+        source: Source,
+        *,
+        frozen: bool,
+    ) -> list[Taken]:
         session = self._open_session(meter)
         points = [w.point for w in wanted]
         read = session.read_frozen if frozen else session.read
@@ -328,7 +359,8 @@ def _decided(taken: Taken, verdict: Verdict, flag: str | None = None) -> Taken:
     assert taken.reading is not None
     flags = taken.reading.flags if flag is None else tuple(sorted({*taken.reading.flags, flag}))
     due_ms = None if verdict is Verdict.FAIL else taken.reading.due_ms
-    return replace(taken, reading=replace(taken.reading, verdict=verdict, flags=flags, due_ms=due_ms))
+    reading = replace(taken.reading, verdict=verdict, flags=flags, due_ms=due_ms)
+    return replace(taken, reading=reading)
 
 
 def _born_together(births: Sequence[Birth]) -> list[Birth]:

@@ -78,6 +78,7 @@ class Poller:
         zone: ZoneInfo,
         clock: Clock,
         already_settled: Callable[[DueKey], bool] = lambda _key: False,
+        not_before_ms: int = 0,
     ) -> None:
         self.bus = bus
         self.counts = PollerCounts()
@@ -88,6 +89,7 @@ class Poller:
         self._zone = zone
         self._clock = clock
         self._already_settled = already_settled
+        self._not_before_ms = not_before_ms  # nothing was due before the first list was frozen
         self._ready: dict[tuple[str, int], Job] = {}
         self._upcoming: list[tuple[int, int, str, int]] = []  # due_ms, order, meter, entry index
         self._wake = asyncio.Event()
@@ -108,14 +110,19 @@ class Poller:
                 if not job.points:
                     self._ready.pop(slot, None)
 
-    def meters_changed(self) -> None:
-        """The registry has changed: plan anew from now on."""
-        self._plan_from(self._clock.now_ms())
+    def replaced(self, old: str, new: str) -> None:
+        """A meter was exchanged: what can still be served is its successor's to read."""
+        self._ready = {slot: job for slot, job in self._ready.items() if slot[0] != old}
+        self._upcoming = [line for line in self._upcoming if line[2] != old]
+        heapq.heapify(self._upcoming)
+        for order, meter in enumerate(self._registry.on_bus(self.bus)):
+            if meter.id == new:
+                self._plan_meter(meter, order)
         self._wake.set()
 
     async def run(self) -> None:
         """Read what is due, for ever."""
-        self._plan_from(None)
+        self._plan_all()
         while True:
             self.counts.steps += 1
             await self._release()
@@ -131,19 +138,18 @@ class Poller:
 
     # -- planning
 
-    def _plan_from(self, start_ms: int | None) -> None:
-        """Fill the heap with each line's next instant; None = those that can still be served."""
-        now_ms = self._clock.now_ms()
+    def _plan_all(self) -> None:
+        """Fill the heap with each line's first instant that can still be served."""
+        self._ready = {}
         self._upcoming = []
-        meters = {meter.id for meter in self._registry.on_bus(self.bus)}
-        for slot in [slot for slot in self._ready if slot[0] not in meters]:
-            del self._ready[slot]
         for order, meter in enumerate(self._registry.on_bus(self.bus)):
-            for index, entry in enumerate(self._plans[meter.plan].entries):
-                served_ms = FREEZE_SERVED_MS if entry.source == "freeze" else entry.tolerance_ms
-                since_ms = now_ms - served_ms + 1 if start_ms is None else start_ms
-                self._push_next(meter.id, index, entry, since_ms, order)
-        heapq.heapify(self._upcoming)
+            self._plan_meter(meter, order)
+
+    def _plan_meter(self, meter: Meter, order: int) -> None:
+        for index, entry in enumerate(self._plans[meter.plan].entries):
+            served_ms = FREEZE_SERVED_MS if entry.source == "freeze" else entry.tolerance_ms
+            since_ms = max(self._clock.now_ms() - served_ms + 1, self._not_before_ms)
+            self._push_next(meter.id, index, entry, since_ms, order)
 
     def _push_next(
         self, meter: str, index: int, entry: PlanEntry, since_ms: int, order: int

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-
 from headend.domain.errors import ConfigError
 from headend.domain.meter import Event, Meter, MeterExchange
 

@@ -1,12 +1,16 @@
 """What is asked of a bus, and what those who ask see of it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from headend.domain.exchange import Exchange
 from protocols.framing import Delimiter, Match
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass
+else:
+    from headend.domain.values import dataclass
 
 
 class Priority(IntEnum):

@@ -131,7 +131,7 @@ def configuration(plan: StreetPlan, rounds: Rounds, broker_port: int) -> str:
         *(f'  {bus.name}: {{link: "{bus.link}", gap_ms: 10}}' for bus in plan.buses),
         "meters:",
         *(
-            f'  - {{id: {m.asset_id}, service_point: {m.service_point}, bus: {m.bus}, '
+            f"  - {{id: {m.asset_id}, service_point: {m.service_point}, bus: {m.bus}, "
             f'protocol: dlt645-2007, address: "{m.address}", plan: demo, '
             f'capacity_kw: "{m.capacity_kw}"}}'
             for m in plan.meters
@@ -307,4 +307,3 @@ class _Demo:
             say(f"not complete: {progress}; differs from the truth: {', '.join(wrong) or 'none'}")
             return 1
         return 0
-

@@ -16,7 +16,10 @@ from headend.journal import JournalReader
 from simulators.street import StreetPlan
 
 TITLE = "headend demo: meters -> bus -> journal -> MQTT -> billing"
-HEADERS = ("meter", "home", "bus", "import kWh", "export kWh", "power kW", "volt", "billed +", "billed -")
+HEADERS = (
+    "meter", "home", "bus", "import kWh", "export kWh", "power kW", "volt", "billed +", "billed -"
+)  # fmt: skip
+SHOWN = ("active_import_total", "active_export_total", "active_power_total", "voltage_a")
 KINDS = {"single": "home", "three": "shop", "pv": "home + PV", "pv3": "farm + PV"}
 
 
@@ -137,8 +140,7 @@ class DemoView:
         found = []
         for meter in self.meters:
             line = self.lines[meter.asset_id]
-            points = ("active_import_total", "active_export_total", "active_power_total", "voltage_a")
-            values = (line.values.get(point, "") for point in points)
+            values = (line.values.get(point, "") for point in SHOWN)
             billed = (_text(line.billed.get(d)) or "" for d in ("import", "export"))
             found.append((meter.asset_id, KINDS[meter.kind], meter.bus, *values, *billed))
         return found

@@ -63,7 +63,12 @@ def run(args: argparse.Namespace) -> int:
     }
     answer = ask_daemon(config.socket_path, request)
     if args.json:
-        print_json({"schema": "meter_exchange/1", **{k: answer[k] for k in ("meter", "service_point", "readings")}})
+        print_json(
+            {
+                "schema": "meter_exchange/1",
+                **{k: answer[k] for k in ("meter", "service_point", "readings")},
+            }
+        )
     else:
         print(f"{args.old} -> {answer['meter']} at {answer['service_point']}, {args.at}")
         print(f"readings withdrawn or moved to the new meter: {answer['readings']}")

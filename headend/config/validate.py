@@ -75,9 +75,7 @@ def _translate(
         return error_at(root, full, f"must be at least {context['ge']}, not {detail['input']}")
     if kind == "less_than_equal":
         return error_at(root, full, f"must be at most {context['le']}, not {detail['input']}")
-    message = _SHAPES.get(kind)
-    assert message is not None, f"an error without words of ours: {detail}"
-    return error_at(root, full, message)
+    return error_at(root, full, _SHAPES.get(kind, f"cannot be used: {detail['msg']}"))
 
 
 def _known_keys(model: type[BaseModel], loc: Sequence[Key]) -> list[str]:

@@ -1,1 +1,1 @@
-"""What the product is about: readings, due points, meters, exchanges, time rules. No I/O, no clock."""
+"""What the product is about: readings, due points, meters, exchanges, time rules. No I/O."""

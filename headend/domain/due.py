@@ -22,6 +22,8 @@ class DueState(StrEnum):
     ESTIMATED = "estimated"
     MISSING = "missing"
 
+    __hash__ = str.__hash__  # of a plain Enum it would be a call into Python
+
 
 class DueKey(NamedTuple):
     """One thing that is due: a point of a meter for an instant (UTC milliseconds)."""

@@ -3,8 +3,13 @@
 This is the evidence that a reading leads back to.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass
+else:
+    from headend.domain.values import dataclass
 
 
 class Outcome(StrEnum):
@@ -19,6 +24,8 @@ class Outcome(StrEnum):
     FOREIGN = "foreign"  # whole frames came, none was the answer
     PORT_GONE = "port_gone"  # the port broke during the attempt
     CANCELLED = "cancelled"
+
+    __hash__ = str.__hash__  # of a plain Enum it would be a call into Python
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,11 +1,15 @@
-"""A reading: one quantity of one meter for one instant (or interval), with all that is known of it."""
+"""A reading: one quantity of one meter for one instant or interval, and what is known of it."""
 
-from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from headend.domain.exchange import Exchange
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass
+else:
+    from headend.domain.values import dataclass
 
 
 class Status(StrEnum):
@@ -17,6 +21,8 @@ class Status(StrEnum):
     MANUAL = "manual"
     NULL = "null"
 
+    __hash__ = str.__hash__  # of a plain Enum it would be a call into Python
+
 
 class Verdict(StrEnum):
     """What validation says of a value."""
@@ -26,12 +32,16 @@ class Verdict(StrEnum):
     HELD = "held"  # not published until a second read or a person decides
     FAIL = "fail"  # published, never billed
 
+    __hash__ = str.__hash__
+
 
 class Side(StrEnum):
     """On which side of the instrument transformers the value was measured."""
 
     PRIMARY = "primary"
     SECONDARY = "secondary"  # value x multiplier is the primary quantity
+
+    __hash__ = str.__hash__
 
 
 class Source(StrEnum):
@@ -41,6 +51,8 @@ class Source(StrEnum):
     ON_DEMAND = "on_demand"
     BACKFILL = "backfill"
     DERIVED = "derived"  # born again from an earlier reading by a meter event
+
+    __hash__ = str.__hash__
 
 
 class ReadKey(NamedTuple):

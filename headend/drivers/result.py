@@ -1,8 +1,7 @@
 """What became of one point that was asked for, and its shape as JSON (`reading/1`)."""
 
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headend.domain.clock import iso
 from headend.domain.errors import (
@@ -19,6 +18,11 @@ from headend.domain.errors import (
 )
 from headend.domain.exchange import Exchange
 from protocols.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass
+else:
+    from headend.domain.values import dataclass
 
 SCHEMA = "reading/1"
 

@@ -9,6 +9,7 @@ returns for is still only "the broker has it". `keep_connected` makes one pipe a
 
 import asyncio
 import logging
+import socket
 import ssl
 import struct
 from collections import deque
@@ -302,6 +303,9 @@ class Pipe:
         sock = client.socket()
         if sock is None:
             raise PipeLost(f"broker {self._spec.name} closed the connection at once")
+        if isinstance(sock, socket.socket):
+            # Small answers must not wait for the acknowledgement of what went before.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._fd = sock.fileno()
         client.on_socket_close = self._on_socket_close
         client.on_socket_register_write = self._on_write_wanted

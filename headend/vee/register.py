@@ -4,10 +4,16 @@
 `held`: it is kept, read again, and never becomes the base that later values are compared with.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from headend.domain.reading import Verdict
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass
+else:
+    from headend.domain.values import dataclass
 
 MS_PER_HOUR = 3_600_000
 
@@ -128,6 +134,8 @@ def _register(rules: RuleSet, new: Candidate, base: Base | None) -> Judgement:
     if delta >= 0:
         return OK
     if delta + limit <= most:
-        return Judgement(Verdict.OK, ("rollover",), f"wrapped at {limit} {new.unit}", True)
+        return Judgement(
+            Verdict.OK, ("rollover",), f"wrapped at {limit} {new.unit}", rolled_over=True
+        )
     why = f"{new.value} {new.unit} is below the last good {base.value} {new.unit}"
     return Judgement(Verdict.HELD, ("backward",), why)

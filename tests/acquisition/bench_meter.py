@@ -94,7 +94,10 @@ async def bench(
     clock = HandClock()
     timeline = Timeline(clock.now_ms() - PAST_MS)
     device = make_meter(
-        "pv", MeterSettings(ADDRESS, reply_delay_ms=1, seed=7), timeline=timeline, clock=clock.now_ms
+        "pv",
+        MeterSettings(ADDRESS, reply_delay_ms=1, seed=7),
+        timeline=timeline,
+        clock=clock.now_ms,
     )
     link = WireLink(
         MeterBus([device]),

@@ -234,9 +234,7 @@ def main() -> None:
     print(f"  worst false value is off by {worst} kWh, bound {last_count()} kWh", flush=True)
     frozen = run_proof(SIMPLE, replies=n, seed=seed + 3, parity_seen=False, frozen=True, share=0.5)
     print(frozen.line("parity unseen, frozen registers read twice"), flush=True)
-    once = run_proof(
-        SIMPLE, replies=n // 5, seed=seed + 4, parity_seen=False, share=0.5, once=True
-    )
+    once = run_proof(SIMPLE, replies=n // 5, seed=seed + 4, parity_seen=False, share=0.5, once=True)
     print(once.line("parity unseen, read once (what the second read prevents)"))
 
 

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from headend.domain.clock import SystemClock, iso
-from headend.domain.errors import FeedError
 from headend.domain.meter import Event
 from headend.feed.publisher import Publisher
 from headend.feed.settings import FeedSettings
@@ -271,6 +270,3 @@ async def running(*runs):
         yield
         for task in tasks:
             task.cancel()
-
-
-__all__ = ["FAST", "QUICK", "Consumer", "FakeJournal", "FeedError", "make_publisher", "running"]

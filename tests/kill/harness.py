@@ -24,7 +24,7 @@ READS_A_ROUND = 200
 STRIKE_S = 30.0  # how long a window may take to be reached
 ROUND_S = 40.0  # how long the victim's return may take
 DRAIN_S = 60.0
-PASSAGES_MAX = 6
+PASSAGES_MAX = 5
 DELAY_MS_MAX = 4  # some kills fall a moment later, while the other side works on
 
 CYCLE = 30  # in each, the journal is copied, set back to the copy, and set aside once

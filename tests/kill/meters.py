@@ -28,10 +28,8 @@ METERS_A_BUS = 2
 SPEED = 3600  # an hour of energy a second: a minute of the curves is 17 ms
 CAPACITY_KW = 40_000  # what the registers below can do at that speed, with a margin
 POINTS = (
-    "active_import_total", "active_import_t1", "active_import_t2", "active_import_t3",
-    "active_import_t4", "active_export_total", "active_export_t1", "active_export_t4",
-    "reactive_import_total", "reactive_q1", "voltage_a", "current_a", "active_power_total",
-    "power_factor_total", "frequency", "reactive_power_total",
+    "active_import_total", "active_import_t1", "active_export_total", "active_export_t1",
+    "reactive_import_total", "voltage_a", "active_power_total", "frequency",
 )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ END_S = 20.0
 SHOW_S = 120.0
 ANSWER_MS = 5000  # an overloaded machine is no silent meter: a late answer would be misdated
 PLAN_S = 150  # a plan reaches so far ahead of the daemon's start
-LOOK_S = 0.02
+LOOK_S = 0.03
 
 
 class WorldError(AssertionError):
@@ -200,11 +200,12 @@ class World:
     # -- processes
 
     def _start_meters(self) -> None:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.kill.meters", str(self.folder)],
-            stdout=subprocess.PIPE,
-            stderr=self._log("meters"),
-        )
+        with self._log("meters") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.kill.meters", str(self.folder)],
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
         self.processes["meters"] = process
         assert process.stdout is not None
         readable, _, _ = select.select([process.stdout], [], [], READY_S)

@@ -88,7 +88,8 @@ async def test_daemon_polls_a_foreign_meter(link: str, tmp_path: Path) -> None:
         "meters:\n"
         "  - {id: M-1, service_point: SP-1, bus: b, protocol: dlt645-2007, "
         f'address: "{ADDRESS}", plan: p}}\n'
-        f'plans: {{p: {{until: "{until}", every: [{{seconds: 2, points: [{", ".join(TRUTH)}]}}]}}}}\n'
+        f'plans: {{p: {{until: "{until}", '
+        f"every: [{{seconds: 2, points: [{', '.join(TRUTH)}]}}]}}}}\n"
     )
     config = load_config(file)
     stop = asyncio.Event()

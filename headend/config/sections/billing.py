@@ -12,8 +12,11 @@ _SQLITE = "sqlite:///"
 
 
 def _database(value: str) -> str:
-    url = urlsplit(value)
-    if not value.startswith((_SQLITE, "postgresql://", "postgresql+")):
+    try:
+        url = urlsplit(value)
+    except ValueError:
+        url = None
+    if url is None or not value.startswith((_SQLITE, "postgresql://", "postgresql+")):
         raise problem(
             f"{value!r} is not a database URL",
             "sqlite:///./data/billing.db or postgresql://user@host/name",
