@@ -17,9 +17,9 @@ import sys
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from headend.cli.demo_view import DemoView, show_live, table_text
+from headend.cli.demo_view import DemoView, Progress, show_live, table_text
 from headend.cli.output import add_json, print_json, say
 from headend.domain.clock import SystemClock, iso
 from headend.domain.errors import ConfigError, HeadendError
@@ -115,6 +115,14 @@ def plan_rounds(now_ms: int, duration_s: float | None, start_up_s: float) -> Rou
     return Rounds(step_ms // 1000, from_ms, from_ms + ROUNDS_MIN * step_ms)
 
 
+def _write(file: Path, text: str) -> None:
+    file.write_text(text)
+
+
+def _open_log(file: Path) -> BinaryIO:
+    return file.open("wb")
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -188,7 +196,7 @@ class _Demo:
         """Write the file, and learn from checking it how fast this machine starts things."""
         port = _free_port()
         text = configuration(plan, plan_rounds(now_ms, self._duration_s, START_UP_S), port)
-        config.write_text(text)
+        _write(config, text)
         started = self._clock.monotonic()
         check = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "headend.cli.main", "check", "--config", str(config),
@@ -200,14 +208,14 @@ class _Demo:
         left_s = None if self._duration_s is None else self._duration_s - took_s
         start_up_s = START_UP_S + START_UP_CHECKS * took_s
         rounds = plan_rounds(self._clock.now_ms(), left_s, start_up_s)
-        config.write_text(configuration(plan, rounds, port))
+        _write(config, configuration(plan, rounds, port))
         return rounds
 
     # -- the two processes
 
     async def _start(self, command: str, config: Path) -> None:
         arguments = [command, "run"] if command == "billing" else [command]
-        log = (self._directory / f"{command}.log").open("wb")
+        log = _open_log(self._directory / f"{command}.log")
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "headend.cli.main", *arguments, "--config", str(config),
             stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
@@ -264,7 +272,7 @@ class _Demo:
         await self._end_children()
         return self._conclude(view, final, truth, rounds)
 
-    def _is_over(self, progress: Any, now_ms: int, rounds: Rounds) -> bool:
+    def _is_over(self, progress: Progress, now_ms: int, rounds: Rounds) -> bool:
         assert rounds.until_ms is not None
         if now_ms < rounds.until_ms - rounds.interval_s * 1000:
             return False
@@ -287,7 +295,7 @@ class _Demo:
         }
 
     def _conclude(
-        self, view: DemoView, progress: Any, truth: dict[str, Any], rounds: Rounds
+        self, view: DemoView, progress: Progress, truth: dict[str, Any], rounds: Rounds
     ) -> int:
         result = view.result(truth.get("start", {}), truth.get("end", {}))
         if self._is_json:

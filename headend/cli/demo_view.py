@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headend.billing.views import BillingView
 from headend.cli.output import say, table
@@ -14,6 +14,9 @@ from headend.domain.due import local_day
 from headend.domain.errors import HeadendError
 from headend.journal import JournalReader
 from simulators.street import StreetPlan
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 TITLE = "headend demo: meters -> bus -> journal -> MQTT -> billing"
 HEADERS = (
@@ -185,8 +188,8 @@ async def show_live(view: DemoView, *, is_shown: bool) -> AsyncIterator[Callable
     yield tell
 
 
-def _rich_table(view: DemoView) -> Any:
-    from rich.table import Table  # noqa: PLC0415
+def _rich_table(view: DemoView) -> "Table":
+    from rich.table import Table  # noqa: PLC0415 - only the demo pays for it
 
     shown = Table(title=TITLE, caption=f"{view.progress.text()}\nCtrl-C ends the demo")
     for index, name in enumerate(HEADERS):

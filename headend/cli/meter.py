@@ -64,10 +64,8 @@ def run(args: argparse.Namespace) -> int:
     answer = ask_daemon(config.socket_path, request)
     if args.json:
         print_json(
-            {
-                "schema": "meter_exchange/1",
-                **{k: answer[k] for k in ("meter", "service_point", "readings")},
-            }
+            {"schema": "meter_exchange/1"}
+            | {key: answer[key] for key in ("meter", "service_point", "readings")}
         )
     else:
         print(f"{args.old} -> {answer['meter']} at {answer['service_point']}, {args.at}")

@@ -57,4 +57,8 @@ def iso(time_ms: int) -> str:
 
 def from_iso(text: str) -> int:
     """The millisecond stamp of an ISO 8601 text with an offset; ValueError otherwise."""
-    return to_ms(datetime.fromisoformat(text))
+    try:
+        return to_ms(datetime.fromisoformat(text))
+    except OverflowError as error:
+        msg = f"{text} is outside the years 1 to 9999 UTC"
+        raise ValueError(msg) from error
