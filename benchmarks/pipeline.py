@@ -287,7 +287,7 @@ async def pipeline(
             journal, open_session, clock=clock, rules=RuleSet(), bases={}, alarm=alarm
         )
         async with asyncio.timeout(WAIT_S):
-            while not publisher.connected:  # noqa: ASYNC110
+            while not publisher.connected:
                 await asyncio.sleep(0.01)
         consumer_before_s = process_cpu_s(billing)
         if profiles is not None:

@@ -42,11 +42,11 @@ class ChecksumError(RemoteProtocolError):
         super().__init__(message, code="checksum", raw=raw, offset=offset)
 
 
-class BadContent(RemoteProtocolError):  # noqa: N818
+class BadContent(RemoteProtocolError):
     """A whole frame whose content is impossible or not what was asked for. No value comes of it."""
 
 
-class ErrorReply(RemoteProtocolError):  # noqa: N818
+class ErrorReply(RemoteProtocolError):
     """The device understood and refused. `reasons` are the names of the set bits of `error_byte`.
 
     With `password` among the reasons the request must never be sent again by a machine: meters

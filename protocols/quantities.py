@@ -27,7 +27,7 @@ class Quantity:
     decimals: int
 
 
-class UnknownQuantity(KeyError):  # noqa: N818
+class UnknownQuantity(KeyError):
     """A name that is not in the table. `nearest` is the most similar one, if any is similar."""
 
     def __init__(self, name: str, nearest: str | None) -> None:

@@ -1,1 +1,1 @@
-"""Makes `tests.support` importable from every test (the folder of this package is put on the path)."""
+"""Makes `tests.support` importable: the folder of this package is put on the path."""

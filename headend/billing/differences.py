@@ -145,7 +145,7 @@ class Difference:
         return tuple(sorted({stand.status for stand in stands}))
 
 
-class _NotKnown(Exception):  # noqa: N818 - not an error: the answer is "unknown"
+class _NotKnown(Exception):
     def __init__(self, reason: Unknown) -> None:
         self.reason = reason
         super().__init__(reason)

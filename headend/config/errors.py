@@ -7,7 +7,7 @@ from headend.domain.errors import ConfigError
 SHOWN_MAX = 50
 
 
-class ConfigErrors(ConfigError):  # noqa: N818 - it is many of them
+class ConfigErrors(ConfigError):
     """Several `ConfigError`s of one configuration, in the order of its lines.
 
     `errors` holds every one; the text shows the first 50, one a line.

@@ -43,7 +43,7 @@ class Opened:
     log_damaged: bool
 
 
-class _Damaged(Exception):  # noqa: N818 - never leaves this module
+class _Damaged(Exception):
     """The file failed a check; the text says which."""
 
 

@@ -276,7 +276,7 @@ class JournalReader:
         wanted: Sequence[int] | None,
         from_ms: int | None,
         to_ms: int | None,
-        all_revisions: bool,  # noqa: FBT001
+        all_revisions: bool,
     ) -> Iterator[Stored]:
         """One day table, by instant and series, page by page."""
         low = (day * DAY_MS if from_ms is None else from_ms, -1, -1)
