@@ -1,15 +1,20 @@
 """The quick dataclass is a frozen one in everything but the guard."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import pytest
 
 from headend.domain.exchange import Outcome
 from headend.domain.reading import Side, Source, Status, Verdict
-from headend.domain.values import dataclass as quick
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass
+else:
+    from headend.domain.values import dataclass
 
 
-@quick(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Quick:
     """A value."""
 
@@ -36,7 +41,7 @@ def test_equality_hash_and_replace_are_those_of_a_frozen_dataclass() -> None:
 
 
 def test_values_compared_by_identity_hash_by_identity() -> None:
-    @quick(frozen=True, slots=True, eq=False)
+    @dataclass(frozen=True, slots=True, eq=False)
     class ById:
         a: int
 
