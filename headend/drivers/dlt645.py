@@ -5,10 +5,11 @@ a damaged byte cannot be seen, the freeze with its time before and after, the cl
 """
 
 import datetime as dt
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from headend.bus.request import BusPort, BusRequest, Priority
@@ -35,12 +36,19 @@ from headend.drivers.targets import (
     target_of,
     value_text,
 )
-from protocols.dlt645.catalogue import FrozenMember, freeze_di, freeze_time_di, lookup
+from protocols.dlt645.catalogue import FrozenMember, Item, freeze_di, freeze_time_di, lookup
 from protocols.dlt645.formats import MeterTime, Value
 from protocols.dlt645.frame import DELIMITER, WAKE_UP
 from protocols.dlt645.items import decode
-from protocols.dlt645.master import match, read_request, reply_length, reply_payload
+from protocols.dlt645.master import (
+    ReadRequest,
+    match,
+    read_request,
+    reply_length,
+    reply_payload,
+)
 from protocols.errors import ErrorReply, LocalProtocolError, ProtocolError, RemoteProtocolError
+from protocols.framing import Match
 from protocols.quantities import quantity
 
 # The line or the device may still serve another item after these; after every other failure of
@@ -53,6 +61,7 @@ _SAME_AGAIN = frozenset({"edition_1997", "follow_up_not_supported", "no_value"})
 _NEAR_MIDNIGHT_S = 300
 
 FREEZE_ROUNDS_MAX = 2
+_QUESTIONS_KEPT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +73,20 @@ class _Ask:
     attempts: int
 
 
-@dataclass(slots=True)
-class _Trail:
-    """Every exchange made for one point, in order."""
-
-    exchanges: list[Exchange] = field(default_factory=list)
+_Trail = list[Exchange]  # every exchange made for one point, in order
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
+class _Question(NamedTuple):
+    """What asking for one item takes, worked out once."""
+
+    request: ReadRequest
+    payload: bytes  # what goes out, wake-up bytes included
+    match: Callable[[bytes], Match]
+    reply_bytes: int
+    item: Item | None
+
+
+class _Read(NamedTuple):
     """One good reply, decoded."""
 
     members: tuple[Value, ...]
@@ -80,7 +94,8 @@ class _Read:
 
 
 class Dlt645Session:
-    """Reads one meter. Stateless between calls; errors come per point, never raised.
+    """Reads one meter. Stateless between calls but for the requests, which are built once and
+    kept; errors come per point, never raised.
 
     `capacity_kw` bounds what the meter's own registers can count (before transformers); None =
     100 kW. `wakeup`: FE bytes before each request. `timeout_s`: see `BusRequest`.
@@ -104,6 +119,7 @@ class Dlt645Session:
         self._wakeup = WAKE_UP * wakeup
         self._attempts = attempts
         self._timeout_s = timeout_s
+        self._questions: dict[str, _Question] = {}
 
     async def read(
         self,
@@ -123,7 +139,7 @@ class Dlt645Session:
         results: list[PointResult] = []
         gone: BusError | None = None
         for point in points:
-            trail = _Trail()
+            trail: _Trail = []
             try:
                 if gone is not None:
                     raise _not_asked(gone)
@@ -159,7 +175,7 @@ class Dlt645Session:
         moved = BadReply(
             f"meter {self._address} made a new freeze each time one was read", code="freeze_moved"
         )
-        return [_failed(point, moved, _Trail()) for point in points]
+        return [_failed(point, moved, []) for point in points]
 
     # -- live points
 
@@ -189,7 +205,10 @@ class Dlt645Session:
             # A maximum demand with the time it occurred is one value.
             single = True
             occurred_ms = to_ms(members[1].at(self._zone))
-        texts = tuple(value_text(member, self._zone) for member in members)
+        if number is not None and single:
+            texts: tuple[str | None, ...] = (format(number, "f"),)
+        else:
+            texts = tuple(value_text(member, self._zone) for member in members)
         return PointResult(
             point=target.point,
             di=target.di,
@@ -201,7 +220,7 @@ class Dlt645Session:
             error=None,
             occurred_ms=occurred_ms,
             texts=texts[:1] if single else texts,
-            exchanges=tuple(trail.exchanges),
+            exchanges=tuple(trail),
         )
 
     async def _read_clock(self, target: Target, ask: _Ask, trail: _Trail) -> PointResult:
@@ -226,7 +245,7 @@ class Dlt645Session:
             error=None,
             meter_time_ms=to_ms(when),
             texts=(when.isoformat(),),
-            exchanges=tuple(trail.exchanges),
+            exchanges=tuple(trail),
         )
 
     # -- the daily freeze
@@ -239,9 +258,9 @@ class Dlt645Session:
     ) -> list[PointResult] | None:
         """One round; None when the meter made a new freeze meanwhile."""
         places = dict.fromkeys(p.di for _, p in found if isinstance(p, FrozenMember))
-        trails = {di: _Trail() for di in places}
+        trails: dict[str, _Trail] = {di: [] for di in places}
         reads: dict[str, _Read | Exception] = {}
-        time_trail = _Trail()
+        time_trail: _Trail = []
         try:
             time_ms = await self._freeze_time(nth, ask, time_trail) if places else 0
             gone: BusError | None = None
@@ -285,7 +304,7 @@ class Dlt645Session:
         time_ms: int,
     ) -> PointResult:
         if isinstance(place, LocalProtocolError):
-            return _failed(point, place, _Trail())
+            return _failed(point, place, [])
         trail, read = trails[place.di], reads[place.di]
         if isinstance(read, Exception):
             return _failed(point, read, trail)
@@ -307,7 +326,7 @@ class Dlt645Session:
                 read = await self._ask(target.di, ask, trail)
             except BadReply as error:
                 # A damaged digit may show in the content: as good as a read that disagrees.
-                if self._final(error) or len(trail.exchanges) >= READS_MAX:
+                if self._final(error) or len(trail) >= READS_MAX:
                     raise
                 before = None
                 continue
@@ -351,26 +370,26 @@ class Dlt645Session:
 
         Refused, BadReply, or what the bus raises.
         """
-        request = read_request(self._address, di)
+        question = self._questions.get(di) or self._question(di)
         exchange = await self._port.exchange(
             BusRequest(
                 device=self._address,
-                payload=self._wakeup + request.raw,
+                payload=question.payload,
                 delimiter=DELIMITER,
-                match=partial(match, request),
-                reply_bytes=reply_length(di),
+                match=question.match,
+                reply_bytes=question.reply_bytes,
                 priority=ask.priority,
                 attempts=ask.attempts,
                 timeout_s=self._timeout_s,
                 deadline=ask.deadline,
             )
         )
-        trail.exchanges.append(exchange)
+        trail.append(exchange)
         assert exchange.reply is not None
-        item = lookup(di)
+        item = question.item
         payload = b""
         try:
-            payload = reply_payload(request, exchange.reply)
+            payload = reply_payload(question.request, exchange.reply)
             if item is None or item.layout is None:
                 return _Read((payload.hex().upper(),), exchange)
             return _Read(decode(item, payload), exchange)
@@ -381,6 +400,20 @@ class Dlt645Session:
             # Some makes fill what they do not have with zeros, dates too: there is no such date.
             empty = error.code in ("bad_date", "bad_time") and not any(payload)
             raise BadReply(message, code="no_value" if empty else error.code) from error
+
+    def _question(self, di: str) -> _Question:
+        request = read_request(self._address, di)
+        question = _Question(
+            request,
+            self._wakeup + request.raw,
+            partial(match, request),
+            reply_length(di),
+            lookup(di),
+        )
+        if len(self._questions) >= _QUESTIONS_KEPT:
+            self._questions.clear()
+        self._questions[di] = question
+        return question
 
 
 def _date(read: _Read) -> dt.date:
@@ -432,7 +465,7 @@ def _not_asked(gone: BusError) -> BusError:
 
 
 def _failed(point: str, error: Exception, trail: _Trail) -> PointResult:
-    last = trail.exchanges[-1] if trail.exchanges else None
+    last = trail[-1] if trail else None
     if isinstance(error, NoAnswer):
         attempts, last = error.attempts, None
     else:
@@ -446,7 +479,7 @@ def _failed(point: str, error: Exception, trail: _Trail) -> PointResult:
         exchange=last,
         attempts=attempts,
         error=error,
-        exchanges=tuple(trail.exchanges),
+        exchanges=tuple(trail),
     )
 
 

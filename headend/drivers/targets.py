@@ -3,6 +3,7 @@
 import datetime as dt
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 
 from protocols.dlt645.catalogue import Item, di_of, lookup
 from protocols.dlt645.formats import MeterTime, Value
@@ -35,6 +36,7 @@ class Target:
         return self.kind == "register" and not self.frozen
 
 
+@lru_cache(maxsize=4096)
 def target_of(point: str) -> Target:
     """The live register of a point name, or a raw identifier (`di:00010000`).
 
