@@ -40,6 +40,7 @@ from zoneinfo import ZoneInfo
 import aiomqtt
 
 from headend.acquisition.meter_reader import Due, MeterReader, MeterSession, Wanted
+from headend.acquisition.sessions import kept_sessions
 from headend.bus import BusRequest, Priority
 from headend.domain.clock import SystemClock, iso
 from headend.domain.due import DueKey, DuePoint, day_bounds_ms, local_day
@@ -284,7 +285,12 @@ async def pipeline(
             raise AssertionError((name, fields))
 
         reader = MeterReader(
-            journal, open_session, clock=clock, rules=RuleSet(), bases={}, alarm=alarm
+            journal,
+            kept_sessions(open_session),
+            clock=clock,
+            rules=RuleSet(),
+            bases={},
+            alarm=alarm,
         )
         async with asyncio.timeout(WAIT_S):
             while not publisher.connected:

@@ -22,6 +22,7 @@ from headend.acquisition.engine import Engine
 from headend.acquisition.meter_reader import REGISTER_HELD, MeterSession, Taken
 from headend.acquisition.plans import PlanEntry, ReadPlan
 from headend.acquisition.registry import Registry
+from headend.acquisition.sessions import kept_sessions
 from headend.api import ApiError, ApiServer
 from headend.bus import Bus, BusSettings
 from headend.config import Config
@@ -159,7 +160,7 @@ async def _stand_up(
         journal,
         registry,
         plans,
-        open_session,
+        kept_sessions(open_session),
         bases={key: Base(base.value, base.time_ms) for key, base in bases.items()},
         held=held_registers(bases, await journal.meter_events(("alarm",))),
         settled=await journal.settled_due(since_ms),

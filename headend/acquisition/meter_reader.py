@@ -15,6 +15,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import lru_cache
 from typing import Protocol
 
 from headend.bus import Priority
@@ -205,6 +206,12 @@ class MeterReader:
             if result.error is not None:
                 taken.append(Taken(want, result, None, failure_reason(result.error)))
                 continue
+            usual = self._believed(meter, want, result, source)
+            if usual is not None:
+                taken.append(usual)
+                assert usual.reading is not None
+                births.append(Birth((usual.reading,)))
+                continue
             outcome = await self._judge(meter, session, want, result, priority, source)
             taken.append(outcome[-1])
             births.extend(Birth((t.reading,)) for t in outcome if t.reading is not None)
@@ -213,6 +220,19 @@ class MeterReader:
         if births:
             await self._journal.append_many(births)
         return taken
+
+    def _believed(
+        self, meter: Meter, want: Wanted, result: PointResult, source: Source
+    ) -> Taken | None:
+        """The usual outcome: a number that is not held. None = `_judge` has to look closer."""
+        if result.value is None:
+            return None
+        found = self._after_held(meter, result, self._judgement(meter, result))
+        if found.verdict is Verdict.HELD or found.rolled_over:
+            return None
+        reading = self._reading(meter, want, result, found, source)
+        self._build_on(meter, reading, found)
+        return Taken(want, result, reading)
 
     async def _judge(
         self,
@@ -263,6 +283,8 @@ class MeterReader:
         Time alone would make it look possible. One that fell back and has come up to the last good
         value again is judged by that.
         """
+        if not self._anchors:
+            return found
         key = (meter.id, result.point)
         anchor, base = self._anchors.get(key), self._bases.get(key)
         assert result.value is not None
@@ -298,16 +320,21 @@ class MeterReader:
     async def _accept(self, meter: Meter, taken: Taken, found: Judgement) -> Taken:
         reading = taken.reading
         assert reading is not None
-        assert reading.value is not None
-        if quantity(reading.point).kind == "register" and found.verdict is Verdict.OK:
-            key = (meter.id, reading.point)
-            base = self._bases.get(key)
-            if base is None or reading.time_ms >= base.time_ms:
-                self._bases[key] = Base(reading.value, reading.time_ms)
-            if found.rolled_over:
-                fields = {"meter": meter.id, "point": reading.point, "digits": 6}
-                await self._journal.append_event(Event("rollover", reading.time_ms, fields))
+        if self._build_on(meter, reading, found) and found.rolled_over:
+            fields = {"meter": meter.id, "point": reading.point, "digits": 6}
+            await self._journal.append_event(Event("rollover", reading.time_ms, fields))
         return taken
+
+    def _build_on(self, meter: Meter, reading: Reading, found: Judgement) -> bool:
+        """A good register is what the next value is judged by. Whether it is a good register."""
+        assert reading.value is not None
+        if found.verdict is not Verdict.OK or quantity(reading.point).kind != "register":
+            return False
+        key = (meter.id, reading.point)
+        base = self._bases.get(key)
+        if base is None or reading.time_ms >= base.time_ms:
+            self._bases[key] = Base(reading.value, reading.time_ms)
+        return True
 
     def _judgement(self, meter: Meter, result: PointResult) -> Judgement:
         assert result.value is not None
@@ -316,6 +343,17 @@ class MeterReader:
             offset_ms = result.meter_time_ms - result.time_ms
             self._clock_offset_s[meter.id] = offset_ms / 1000
         kind = quantity(result.point).kind
+        if kind != "register":
+            new = Candidate(
+                point=result.point,
+                kind=kind,
+                unit=result.unit,
+                value=result.value,
+                time_ms=result.time_ms,
+                multiplier=meter.multiplier,
+                capacity_kw=meter.capacity_kw,
+            )
+            return judge(self._rules, new, None)
         new = Candidate(
             point=result.point,
             kind=kind,
@@ -324,8 +362,8 @@ class MeterReader:
             time_ms=result.time_ms,
             multiplier=meter.multiplier,
             capacity_kw=meter.capacity_kw,
-            count=Decimal(1).scaleb(int(result.value.as_tuple().exponent)),
-            clock_offset_s=self._clock_offset_s.get(meter.id) if kind == "register" else None,
+            count=_count(int(result.value.as_tuple().exponent)),
+            clock_offset_s=self._clock_offset_s.get(meter.id),
         )
         return judge(self._rules, new, self._bases.get((meter.id, result.point)))
 
@@ -353,6 +391,12 @@ class MeterReader:
             meter_time_ms=result.meter_time_ms,
             exchange=result.exchange,
         )
+
+
+@lru_cache(maxsize=64)
+def _count(exponent: int) -> Decimal:
+    """One step of the last digit of a number."""
+    return Decimal(1).scaleb(exponent)
 
 
 def _decided(taken: Taken, verdict: Verdict, flag: str | None = None) -> Taken:

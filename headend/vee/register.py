@@ -6,6 +6,7 @@
 
 from dataclasses import field
 from decimal import Decimal
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from headend.domain.reading import Verdict
@@ -116,8 +117,14 @@ def _instantaneous(rules: RuleSet, new: Candidate) -> Judgement:
     return Judgement(Verdict.HELD, ("out_of_range",), why)
 
 
+@lru_cache(maxsize=64)
+def _limit(digits: int) -> Decimal:
+    """The first number that a register of so many digits cannot show."""
+    return Decimal(10) ** digits
+
+
 def _register(rules: RuleSet, new: Candidate, base: Base | None) -> Judgement:
-    limit = Decimal(10) ** new.digits
+    limit = _limit(new.digits)
     if not 0 <= new.value < limit:
         why = f"{new.value} {new.unit} does not fit a register of {new.digits} digits"
         return Judgement(Verdict.HELD, ("out_of_range",), why)
