@@ -8,7 +8,7 @@ from headend.domain.exchange import Exchange
 from headend.domain.meter import Event
 from headend.domain.reading import Reading, Side, Status, Verdict
 from headend.journal.codec import ONE, iso_cache, number_text
-from headend.journal.model import RecordClass, Stored, StreamEntry
+from headend.journal.model import Kept, RecordClass, StreamEntry
 from headend.journal.points import point_facts
 from headend.messages.records import (
     EventRecord,
@@ -74,9 +74,9 @@ def event_record(seq: int, event: Event) -> EventRecord:
     return EventRecord(seq=seq, event=event.kind, at=_iso(event.at_ms), fields=event.fields)
 
 
-def read_record(seq: int, stored: Stored, *, with_evidence: bool = True) -> ReadRecord:
+def read_record(seq: int, kept: Kept, *, with_evidence: bool = True) -> ReadRecord:
     """One reading as it travels."""
-    r = stored.reading
+    r, read_id, revision, xid = kept
     value = r.value
     status = r.status
     verdict = r.verdict
@@ -84,7 +84,7 @@ def read_record(seq: int, stored: Stored, *, with_evidence: bool = True) -> Read
     due_ms = r.due_ms
     return ReadRecord(
         seq=seq,
-        read_id=stored.read_id,
+        read_id=read_id,
         meter=r.meter,
         service_point=r.service_point,
         point=r.point,
@@ -98,21 +98,20 @@ def read_record(seq: int, stored: Stored, *, with_evidence: bool = True) -> Read
         status="actual" if status is Status.ACTUAL else status.value,
         verdict="ok" if verdict is Verdict.OK else verdict.value,
         flags=list(r.flags),
-        revision=stored.revision,
+        revision=revision,
         late=r.late,
         multiplier="1" if multiplier is ONE else number_text(multiplier),
         side="secondary" if r.side is Side.SECONDARY else r.side.value,
-        evidence=evidence_ref(stored.exchange_id) if with_evidence else None,
+        evidence=evidence_ref(xid) if with_evidence else None,
         final=r.final,
     )
 
 
-def _freeze_record(seq: int, items: Sequence[Stored], *, with_evidence: bool) -> FreezeRecord:
-    first = items[0]
-    r = first.reading
+def _freeze_record(seq: int, items: Sequence[Kept], *, with_evidence: bool) -> FreezeRecord:
+    r, _read_id, revision, xid = items[0]
     values = {
-        s.reading.point: None if s.reading.value is None else number_text(s.reading.value)
-        for s in items
+        kept[0].point: None if kept[0].value is None else number_text(kept[0].value)
+        for kept in items
     }
     assert len(values) == len(items)
     return FreezeRecord(
@@ -126,11 +125,11 @@ def _freeze_record(seq: int, items: Sequence[Stored], *, with_evidence: bool) ->
         status=r.status.value,
         verdict=r.verdict.value,
         flags=list(r.flags),
-        revision=first.revision,
+        revision=revision,
         late=r.late,
         multiplier=number_text(r.multiplier),
         side=r.side.value,
-        evidence=evidence_ref(first.exchange_id) if with_evidence else None,
+        evidence=evidence_ref(xid) if with_evidence else None,
         final=r.final,
     )
 
@@ -153,11 +152,12 @@ def entry_bytes(entry: StreamEntry) -> int:
     """Roughly the JSON bytes of an entry's record; rather too many than too few."""
     if entry.event is not None:
         return 160 + len(msgspec.json.encode(entry.event.fields))
-    r = entry.items[0].reading
-    names = len(r.meter) + len(r.service_point) + len(r.point) + sum(map(len, r.flags))
-    if len(entry.items) == 1:
-        return _READ_BYTES + names
-    return _FREEZE_BYTES + names + sum(_VALUE_BYTES + len(s.reading.point) for s in entry.items)
+    items = entry.items
+    r = items[0][0]
+    size = len(r.meter) + len(r.service_point) + (sum(map(len, r.flags)) if r.flags else 0)
+    if len(items) == 1:
+        return _READ_BYTES + size + len(r.point)
+    return _FREEZE_BYTES + size + sum(_VALUE_BYTES + len(kept[0].point) for kept in items)
 
 
 def evidence_bytes(exchange: Exchange) -> int:

@@ -3,11 +3,13 @@
 import sqlite3
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from headend.domain.clock import iso
 from headend.domain.due import DueState
 from headend.domain.exchange import Exchange, Outcome
+from headend.domain.identity import canonical_number
 from headend.domain.reading import Reading, Side, Source, Status, Verdict
 from headend.journal.model import Stored
 from headend.journal.schema import NO_INTERVAL
@@ -64,6 +66,27 @@ def number_text(value: Decimal) -> str:
         msg = f"{value} is not a number that can be kept"
         raise ValueError(msg)
     return text
+
+
+def canonical_text(text: str) -> str:
+    """`domain.identity.canonical_number` of a number that is `number_text` already."""
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+@lru_cache(maxsize=1024)
+def canonical_multiplier(text: str) -> str:
+    """The canonical text of a multiplier's `str`; there are few different ones."""
+    return canonical_number(Decimal(text))
+
+
+def content_of(
+    value: str | None, unit: str, status: str, verdict: str, multiplier: str, side: str
+) -> str:
+    """`domain.identity.content_text`, from texts: the same result, for the hot path."""
+    number = "" if value is None else canonical_text(value)
+    return "|".join((number, unit, status, verdict, canonical_multiplier(multiplier), side))
 
 
 class Series(NamedTuple):
@@ -219,6 +242,10 @@ def exchange_from_row(row: Sequence[Any], lexicon: Lexicon) -> tuple[int, Exchan
     return xid, exchange, lexicon.name(software)
 
 
+_SECONDS = [f"{n:02d}" for n in range(60)]
+_MILLISECONDS = ["Z", *(f".{n:03d}Z" for n in range(1, 1000))]
+
+
 def iso_cache(size_max: int = 4096) -> Callable[[int], str]:
     """A faster `domain.clock.iso` for stamps that lie close together: minutes are kept."""
     minutes: dict[int, str] = {}
@@ -231,6 +258,6 @@ def iso_cache(size_max: int = 4096) -> Callable[[int], str]:
                 minutes.clear()
             head = minutes[minute] = iso(minute * 60_000)[:-3]
         second, ms = divmod(rest, 1000)
-        return f"{head}{second:02d}.{ms:03d}Z" if ms else f"{head}{second:02d}Z"
+        return head + _SECONDS[second] + _MILLISECONDS[ms]
 
     return text

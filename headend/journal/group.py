@@ -5,14 +5,12 @@ from memory; the file is asked only when a key may be there already.
 """
 
 from collections.abc import Sequence
-from decimal import Decimal
-from typing import NamedTuple
 
 import msgspec
 
 from headend.domain.due import DueKey, DueState
 from headend.domain.exchange import Exchange
-from headend.domain.identity import content_text, read_id
+from headend.domain.identity import read_id
 from headend.domain.meter import Event
 from headend.domain.reading import Reading, Source, Status, Verdict
 from headend.journal import codec
@@ -22,8 +20,8 @@ from headend.journal.model import (
     DAY_MS,
     Appended,
     Birth,
+    Kept,
     RecordClass,
-    Stored,
     StreamEntry,
 )
 from headend.journal.points import point_facts
@@ -35,15 +33,9 @@ _MISSING = DUE_CODE[DueState.MISSING]
 REASON_CHARS_MAX = 200
 
 
-class Seen(NamedTuple):
-    """A reading held against what the file has for its key."""
-
-    reading: Reading
-    table: DayTable
-    series: int
-    revision: int
-    read_id: str
-    new: bool
+Seen = tuple[DayTable, int, int, str, bool, str | None]
+"""A reading held against the file: table, series, revision, read_id, whether it is new, and the
+text of its value."""
 
 
 class Group:
@@ -79,13 +71,14 @@ class Group:
             return self._together(readings)
         reading = readings[0]
         seen = self._judge(reading)
-        if seen.new:
-            stored = self._write(seen)
+        table, _series, revision, identity, new, _value = seen
+        if new:
+            stored = self._write(reading, seen)
             if reading.verdict is not Verdict.HELD:
-                self._publish(seen.table, (stored,))
+                self._publish(table, (stored,))
         if reading.due_ms is not None:
-            self._settle(seen)
-        return (Appended(seen.read_id, seen.revision, seen.new),)
+            self._settle(reading, seen)
+        return (Appended(identity, revision, new),)
 
     def exchange(self, exchange: Exchange, record_class: RecordClass) -> int:
         """The row id of an attempt, written under the class when it is not there yet."""
@@ -144,10 +137,11 @@ class Group:
             self._new_words.setdefault("series", []).append((number, meter, point, stored))
         return number
 
-    def _form(self, reading: Reading) -> int:
-        form = Form(
+    def _form(self, reading: Reading, multiplier: str) -> int:
+        state = self.state
+        form = (
             reading.unit,
-            str(reading.multiplier),
+            multiplier,
             reading.side,
             reading.status,
             reading.verdict,
@@ -155,14 +149,14 @@ class Group:
             reading.late,
             reading.final,
             reading.source,
-            self.state.software,
+            state.software,
         )
-        ids = self.state.form_ids
-        number = ids.get(form)
+        number = state.form_ids.get(form)
         if number is None:
-            number = ids[form] = len(ids) + 1
-            self.state.forms.append(form)
-            self._new_words.setdefault("forms", []).append((number, *form.row()))
+            number = state.form_ids[form] = len(state.form_ids) + 1
+            kept = Form(*form)
+            state.forms.append(kept)
+            self._new_words.setdefault("forms", []).append((number, *kept.row()))
         return number
 
     # -- readings
@@ -173,20 +167,22 @@ class Group:
             # One key twice: the second must find the first in the file.
             return tuple(self.birth(Birth((reading,)))[0] for reading in readings)
         results: list[Appended] = []
-        alike: dict[object, list[Seen]] = {}
+        alike: dict[object, list[tuple[Reading, Seen]]] = {}
         for index, reading in enumerate(readings):
             seen = self._judge(reading)
-            results.append(Appended(seen.read_id, seen.revision, seen.new))
-            if seen.new:
-                shared = freeze_key(reading, seen.revision)
-                key = (seen.table.name, index if shared is None else shared)
-                alike.setdefault(key, []).append(seen)
+            table, _series, revision, identity, new, _value = seen
+            results.append(Appended(identity, revision, new))
+            if new:
+                shared = freeze_key(reading, revision)
+                key = (table.name, index if shared is None else shared)
+                alike.setdefault(key, []).append((reading, seen))
             if reading.due_ms is not None:
-                self._settle(seen)
+                self._settle(reading, seen)
         for same in alike.values():
-            stored = tuple(self._write(seen) for seen in same)
-            if same[0].reading.verdict is not Verdict.HELD:
-                self._publish(same[0].table, stored)
+            stored = tuple(self._write(reading, seen) for reading, seen in same)
+            reading, seen = same[0]
+            if reading.verdict is not Verdict.HELD:
+                self._publish(seen[0], stored)
         return tuple(results)
 
     def _judge(self, reading: Reading) -> Seen:
@@ -194,14 +190,15 @@ class Group:
         point = reading.point
         time_ms = reading.time_ms
         interval_s = reading.interval_s
-        number = self.state.series.get((meter, point, interval_s))
+        state = self.state
+        number = state.series.get((meter, point, interval_s))
         if number is None:
             number = self.series(meter, point, interval_s)
-        record_class = point_facts(point).record_class
-        table = self.state.reading_table(record_class, time_ms // DAY_MS)
-        content = content_text(
-            reading.value, reading.unit, reading.status, reading.verdict,
-            reading.multiplier, reading.side,
+        table = state.reading_table(point_facts(point).record_class, time_ms // DAY_MS)
+        value = None if reading.value is None else codec.number_text(reading.value)
+        content = codec.content_of(
+            value, reading.unit, reading.status, reading.verdict,
+            str(reading.multiplier), reading.side,
         )  # fmt: skip
         newest = table.newest
         last_ms = newest.get(number)
@@ -212,14 +209,14 @@ class Group:
             latest = self._latest(table, number, time_ms)
             if latest is not None:
                 if latest[2] == content:
-                    return Seen(reading, table, number, latest[0], latest[1], new=False)
+                    return (table, number, latest[0], latest[1], False, value)
                 revision = latest[0] + 1
         if last_ms is None or time_ms > last_ms:
             newest[number] = time_ms
         identity = read_id(meter, point, time_ms, interval_s, revision, content)
         if self._careful:
             revision, identity = self._without_clash(reading, table, revision, content)
-        return Seen(reading, table, number, revision, identity, new=True)
+        return (table, number, revision, identity, True, value)
 
     def _latest(self, table: DayTable, series: int, time_ms: int) -> tuple[int, str, str] | None:
         """Revision, id and content of what the file has for this key."""
@@ -233,13 +230,8 @@ class Group:
             return None
         revision, identity, value, form_id = row
         form = self.state.forms[form_id - 1]
-        content = content_text(
-            None if value is None else Decimal(value),
-            form.unit,
-            form.status,
-            form.verdict,
-            Decimal(form.multiplier),
-            form.side,
+        content = codec.content_of(
+            value, form.unit, form.status, form.verdict, form.multiplier, form.side
         )
         return revision, identity.hex(), content
 
@@ -269,13 +261,12 @@ class Group:
             self.event(Event("alarm", self.now_ms, fields))
             revision += 1
 
-    def _write(self, seen: Seen) -> Stored:
-        reading, table, series, revision, identity, _new = seen
+    def _write(self, reading: Reading, seen: Seen) -> Kept:
+        table, series, revision, identity, _new, value = seen
         state = self.state
         record_class = table.record_class
         rid = state.next_rid[record_class]
         state.next_rid[record_class] = rid + 1
-        value = None if reading.value is None else codec.number_text(reading.value)
         exchange = reading.exchange
         xid = 0 if exchange is None else self.exchange(exchange, record_class)
         service_point = reading.service_point
@@ -288,7 +279,7 @@ class Group:
                 bytes.fromhex(identity),
                 state.names.get(service_point) or self.intern(service_point),
                 value,
-                self._form(reading),
+                self._form(reading, str(reading.multiplier)),
                 reading.received_ms,
                 reading.due_ms,
                 reading.meter_time_ms,
@@ -296,24 +287,22 @@ class Group:
             )
         )
         if record_class is RecordClass.BILLING and point_facts(reading.point).register:
-            self._rebase(seen, value)
-        return Stored(reading, identity, revision, xid, state.software, rid)
-
-    def _rebase(self, seen: Seen, value: str | None) -> None:
-        reading = seen.reading
-        bases = self.state.bases
-        good = reading.verdict is Verdict.OK and reading.status is Status.ACTUAL
-        if not good and bases.replaces(seen.series, reading.time_ms, seen.revision):
-            self.flush_readings()  # the base before is looked for in the file
-        bases.judge(seen.series, value, reading.time_ms, seen.revision, good=good)
+            good = reading.verdict is Verdict.OK and reading.status is Status.ACTUAL
+            if not good and state.bases.replaces(series, reading.time_ms, revision):
+                self.flush_readings()  # the base before is looked for in the file
+            state.bases.judge(series, value, reading.time_ms, revision, good=good)
+        return (reading, identity, revision, xid)
 
     # -- streams, due points, exchanges
 
-    def _publish(self, table: DayTable, stored: tuple[Stored, ...]) -> None:
+    def _publish(self, table: DayTable, kept: tuple[Kept, ...]) -> None:
+        """Put on the streams what was written last in its table."""
         record_class = table.record_class
-        entry = StreamEntry(record_class, None, stored)
+        entry = StreamEntry(record_class, None, kept)
+        n = len(kept)
+        first_rid = self.state.next_rid[record_class] - n
         for consumer in self.state.streams[record_class]:
-            self._next(consumer, entry, table.day, stored[0].rid, len(stored))
+            self._next(consumer, entry, table.day, first_rid, n)
 
     def _next(self, consumer: Consumer, entry: StreamEntry, day: int, rid: int, n: int) -> None:
         seq = consumer.last_seq + 1
@@ -340,14 +329,13 @@ class Group:
             run = self._runs[consumer.id] = [consumer.id, seq, 1, kind, day, rid, n]
             self._stream_rows.append(run)
 
-    def _settle(self, seen: Seen) -> None:
-        reading = seen.reading
+    def _settle(self, reading: Reading, seen: Seen) -> None:
         due_ms = reading.due_ms
         assert due_ms is not None
         table = self.state.due_table(due_ms)
         if table is None:
             return
-        series = seen.series
+        series = seen[1]
         if reading.interval_s is not None:
             series = self.series(reading.meter, reading.point, None)
         if reading.verdict is Verdict.HELD or reading.value is None:
@@ -363,7 +351,7 @@ class Group:
         rows = self._settle_rows.get(table)
         if rows is None:
             rows = self._settle_rows[table] = []
-        rows.append((DUE_CODE[became], bytes.fromhex(seen.read_id), due_ms, series))
+        rows.append((DUE_CODE[became], bytes.fromhex(seen[3]), due_ms, series))
 
     def _add_exchange(self, exchange: Exchange, xid: int, record_class: RecordClass) -> None:
         place = (record_class, exchange.received_ms // DAY_MS)

@@ -40,7 +40,7 @@ from headend.journal.opening import Opened, connect_read_only, open_for_writing
 from headend.journal.space import SpaceGuard, file_system_free
 from headend.journal.stream import read_slice
 from headend.journal.tail import Tail
-from headend.journal.worker import WriterThread, weight
+from headend.journal.worker import WriterThread
 from headend.journal.writer import (
     BirthsOp,
     EventOp,
@@ -73,7 +73,7 @@ class Journal:
         self._loop = asyncio.get_running_loop()
         self._cursors = writer.state.cursors()
         self._tails = {
-            name: Tail(cursor.next_seq, settings.tail_records)
+            name: Tail(cursor.next_seq, settings.tail_records, writer.state.software)
             for name, cursor in self._cursors.items()
         }
         self._callbacks: list[Callable[[], None]] = []
@@ -405,7 +405,7 @@ class Journal:
         if not self._outbox:
             self._loop.call_soon(self._hand_over)
         self._outbox.append(op)
-        self._rows += weight(op)
+        self._rows += op.rows
 
     def _hand_over(self) -> None:
         if self._outbox:
@@ -447,7 +447,9 @@ class Journal:
             known = self._cursors[name]
             if new_epoch:
                 first_seq, _entries = outcomes.entries.get(name, (cursor.next_seq, ()))
-                self._tails[name] = Tail(first_seq, self._settings.tail_records)
+                self._tails[name] = Tail(
+                    first_seq, self._settings.tail_records, self._writer.state.software
+                )
             elif outcomes.moved != name and known.receipted_seq > cursor.receipted_seq:
                 # A receipt taken meanwhile is still on its way to the file.
                 cursor = cursor._replace(receipted_seq=known.receipted_seq)  # noqa: PLW2901

@@ -131,7 +131,7 @@ class StreamSlice(NamedTuple):
 
 @dataclass(slots=True)
 class Stored:
-    """A reading with what the journal decided about it. `exchange_id` 0 = none."""
+    """A reading found in the file and what the journal decided. `exchange_id` 0 = none."""
 
     reading: Reading
     read_id: str
@@ -140,13 +140,22 @@ class Stored:
     software: str
     rid: int = 0
 
+    @property
+    def kept(self) -> "Kept":
+        """As the streams carry it."""
+        return (self.reading, self.read_id, self.revision, self.exchange_id)
+
+
+Kept = tuple[Reading, str, int, int]
+"""A reading in memory: itself, its read_id, its revision, its exchange's row (0: none)."""
+
 
 class StreamEntry(NamedTuple):
     """One record of a stream before it is numbered: an event, or one or more readings."""
 
     kind: RecordClass
     event: Event | None
-    items: tuple[Stored, ...]
+    items: tuple[Kept, ...]
 
 
 class DueLine(NamedTuple):

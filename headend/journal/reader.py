@@ -138,7 +138,7 @@ class JournalReader:
             ]
             found.sort(key=lambda row: row[:2])
             for _time, _rid, stored, kind in found:
-                yield read_record(0, stored, with_evidence=kind is RecordClass.BILLING)
+                yield read_record(0, stored.kept, with_evidence=kind is RecordClass.BILLING)
 
     def newest(self) -> Iterator[ReadRecord]:
         """The newest reading of every meter and point of the last two days, held ones left out."""
@@ -152,7 +152,7 @@ class JournalReader:
                     if reading.verdict != "held":
                         latest[reading.meter, reading.point, reading.interval_s] = stored
             for stored in latest.values():
-                yield read_record(0, stored, with_evidence=kind is RecordClass.BILLING)
+                yield read_record(0, stored.kept, with_evidence=kind is RecordClass.BILLING)
 
     def trace(self, read_id: str) -> Trace | None:
         """The way back of a reading, None when no such id is kept."""
@@ -318,7 +318,7 @@ class JournalReader:
         return Trace(
             stored=stored,
             record_class=kind,
-            record=read_record(0, stored, with_evidence=kind is RecordClass.BILLING),
+            record=read_record(0, stored.kept, with_evidence=kind is RecordClass.BILLING),
             revisions=tuple(stored_from_row(r, self._lexicon) for r in rows),
             due=self._due_of(stored, days.get("d", [])),
             exchange_ref=f"x{stored.exchange_id}" if stored.exchange_id else None,

@@ -172,7 +172,9 @@ class State:
             self.series[key] = number
         rows = execute("SELECT * FROM forms ORDER BY id")
         self.forms: list[Form] = [form_from_row(row[1:]) for row in rows]
-        self.form_ids: dict[Form, int] = {form: i for i, form in enumerate(self.forms, start=1)}
+        self.form_ids: dict[tuple[object, ...], int] = {
+            form: i for i, form in enumerate(self.forms, start=1)
+        }
 
     def _load_numbers(self) -> None:
         meta = dict(self.connection.execute("SELECT key, value FROM meta").fetchall())

@@ -22,7 +22,7 @@ from headend.journal.codec import (
     exchange_from_row,
     stored_from_row,
 )
-from headend.journal.model import RecordClass, Stored, StreamEntry, StreamSlice
+from headend.journal.model import Kept, RecordClass, StreamEntry, StreamSlice
 from headend.journal.schema import EXCHANGE_PREFIX, READING_PREFIX, day_tables, table_name
 from headend.messages.records import ExchangeEvidence, ExpiredRecord, Record
 
@@ -79,7 +79,7 @@ def _read_slice(
         found = None
         size += entry_bytes(entry)
         if entry.kind is RecordClass.BILLING and entry.items:
-            found = exchanges.get(entry.items[0].exchange_id)
+            found = exchanges.get(entry.items[0][3])
         if found is not None and f"x{found[0]}" not in used:
             size += evidence_bytes(found[1])
         if records and size > bytes_max:
@@ -171,13 +171,13 @@ def _readings(
         return {}
     first = min(rid for _s, _k, _d, rid, _n in rows)
     last = max(rid + n - 1 for _s, _k, _d, rid, n in rows)
-    by_rid: dict[int, Stored] = {}
+    by_rid: dict[int, Kept] = {}
     sql = (
         f"SELECT {READING_COLUMNS} FROM {table_name(prefix, day)}"  # noqa: S608
         " WHERE rid BETWEEN ? AND ?"
     )
     for row in connection.execute(sql, (first, last)):
-        by_rid[row[0]] = stored_from_row(row, lexicon)
+        by_rid[row[0]] = stored_from_row(row, lexicon).kept
     found: dict[int, StreamEntry] = {}
     for seq, _kind, _day, rid, n in rows:
         items = tuple(by_rid[i] for i in range(rid, rid + n) if i in by_rid)
@@ -196,7 +196,7 @@ def _exchanges(
     wanted: set[int] = set()
     for _seq, entry in entries:
         if entry is not None and entry.kind is RecordClass.BILLING and entry.items:
-            wanted.add(entry.items[0].exchange_id)
+            wanted.add(entry.items[0][3])
     wanted.discard(0)
     return find_exchanges(connection, lexicon, tables, wanted)
 

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 class Tail:
     """Consecutive entries from `first_seq` on; at most twice `entries_max` are held."""
 
-    def __init__(self, first_seq: int, entries_max: int) -> None:
+    def __init__(self, first_seq: int, entries_max: int, software: str) -> None:
         self.first_seq = first_seq
         self._entries: list[StreamEntry] = []
         self._entries_max = entries_max
+        self._software = software
 
     def extend(self, first_seq: int, entries: Sequence[StreamEntry]) -> None:
         """Add the entries that were committed; the oldest make room."""
@@ -34,19 +35,21 @@ class Tail:
         """The same records as the file would give. `from_seq` is not below `first_seq`."""
         index = from_seq - self.first_seq
         records: list[Record] = []
-        used: dict[str, ExchangeEvidence] = {}
+        used: dict[int, ExchangeEvidence] = {}
         size = 0
         for seq, entry in enumerate(self._entries[index : index + records_max], from_seq):
             size += entry_bytes(entry)
-            item = entry.items[0] if entry.items and entry.kind is RecordClass.BILLING else None
-            exchange = None if item is None else item.reading.exchange
-            ref = "" if item is None else f"x{item.exchange_id}"
-            if exchange is not None and ref not in used:
+            exchange = None
+            xid = 0
+            if entry.kind is RecordClass.BILLING:
+                reading, _read_id, _revision, xid = entry.items[0]
+                exchange = reading.exchange
+            if exchange is not None and xid not in used:
                 size += evidence_bytes(exchange)
             if records and size > bytes_max:
                 break
-            if exchange is not None and item is not None and ref not in used:
-                used[ref] = evidence(item.exchange_id, exchange, item.software)
+            if exchange is not None and xid not in used:
+                used[xid] = evidence(xid, exchange, self._software)
             records.append(build_record(seq, entry))
         return StreamSlice(from_seq, records, list(used.values()))
 

@@ -7,31 +7,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from headend.journal.model import JournalSettings
-from headend.journal.writer import (
-    BirthsOp,
-    ExchangeOp,
-    FailedOp,
-    GroupOp,
-    Op,
-    Outcomes,
-    ReceiptOp,
-    SoloOp,
-    Writer,
-)
+from headend.journal.writer import GroupOp, Op, Outcomes, SoloOp, Writer
 
 IDLE_CHECKPOINT_S = 2.0
-
-
-def is_lazy(op: Op) -> bool:
-    """Nobody waits for it: it rides with the next group, or goes within `lazy_ms`."""
-    return isinstance(op, ExchangeOp | ReceiptOp | FailedOp)
-
-
-def weight(op: Op) -> int:
-    """Rows an operation counts for in the queue's bound."""
-    if isinstance(op, BirthsOp):
-        return sum(len(birth.readings) for birth in op.births)
-    return len(op.failed) if isinstance(op, FailedOp) else 1
 
 
 class WriterThread:
@@ -40,7 +18,7 @@ class WriterThread:
     A group is committed at once when the last commit is `group_gap_ms` ago (or four times as long
     as that commit took, on slow storage), so a lone reading waits for nothing and a stream of
     them shares its commits; at the latest `group_wait_ms` after its first waiting member, or when
-    `group_rows` are there.
+    `group_rows` are there. What nobody waits for rides along, or goes within `lazy_ms`.
     """
 
     def __init__(
@@ -80,8 +58,8 @@ class WriterThread:
         with self._condition:
             for op in ops:
                 self._queue.append(op)
-                self._rows += weight(op)
-                if is_lazy(op):
+                self._rows += op.rows
+                if op.lazy:
                     if self._lazy_since is None:
                         self._lazy_since = now
                 elif self._urgent_since is None:
@@ -161,13 +139,13 @@ class WriterThread:
             if solo and ops:
                 break
             op = queue.popleft()
-            rows += weight(op)
+            rows += op.rows
             ops.append(op)
             if solo:
                 break
         self._rows -= rows
         now = time.monotonic()
-        urgent = any(not is_lazy(op) for op in queue)
+        urgent = any(not op.lazy for op in queue)
         self._urgent_since = now if urgent else None
         self._lazy_since = now if queue else None
         return ops
@@ -182,4 +160,4 @@ class WriterThread:
             outcomes = self._writer.commit_group(group)
         self._last_end = time.monotonic()
         self._last_took = self._last_end - begun
-        self._loop.call_soon_threadsafe(self._finished, outcomes, sum(map(weight, ops)))
+        self._loop.call_soon_threadsafe(self._finished, outcomes, sum([op.rows for op in ops]))

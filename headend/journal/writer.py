@@ -4,7 +4,7 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from headend.domain.clock import Clock
 from headend.domain.due import DueKey
@@ -33,10 +33,18 @@ UNCLAIMED_MAX = 5000
 
 @dataclass(slots=True, eq=False)
 class BirthsOp:
-    """Births that one caller waits for."""
+    """Births that one caller waits for.
+
+    `rows` of every operation: what it counts for in the queue's bound. `lazy`: nobody waits for it.
+    """
 
     births: Sequence[Birth]
     waiter: object
+    rows: int = field(init=False)
+    lazy: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        self.rows = sum([len(birth.readings) for birth in self.births])
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +52,8 @@ class ExchangeOp:
     """An attempt on a bus."""
 
     exchange: Exchange
+    rows: ClassVar[int] = 1
+    lazy: ClassVar[bool] = True
 
 
 @dataclass(slots=True, eq=False)
@@ -52,6 +62,8 @@ class EventOp:
 
     event: Event
     waiter: object
+    rows: ClassVar[int] = 1
+    lazy: ClassVar[bool] = False
 
 
 @dataclass(slots=True, eq=False)
@@ -61,6 +73,8 @@ class ReceiptOp:
     consumer: str
     through_seq: int
     epoch: str
+    rows: ClassVar[int] = 1
+    lazy: ClassVar[bool] = True
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +82,11 @@ class FailedOp:
     """Due points that could not be read, with the reason."""
 
     failed: Sequence[tuple[DueKey, str]]
+    rows: int = field(init=False)
+    lazy: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        self.rows = len(self.failed)
 
 
 @dataclass(slots=True, eq=False)
@@ -77,6 +96,8 @@ class SoloOp:
     work: Callable[[Group], Any]
     waiter: object
     makes_room: bool = False
+    rows: ClassVar[int] = 1
+    lazy: ClassVar[bool] = False
 
 
 GroupOp = BirthsOp | ExchangeOp | EventOp | ReceiptOp | FailedOp
@@ -180,7 +201,10 @@ class Writer:
                 for event in self.space.events(now_ms):
                     group.event(event)
             for op in ops:
-                self._put(op, group, level, outcomes, unclaimed)
+                if type(op) is ExchangeOp:  # the most frequent by far
+                    unclaimed.append(op.exchange)
+                else:
+                    self._put(op, group, level, outcomes)
             settled = self._write_unclaimed(group, unclaimed, level)
             group.flush()
             self.connection.execute("COMMIT")
@@ -202,13 +226,10 @@ class Writer:
         group: Group,
         level: Level,
         outcomes: Outcomes,
-        unclaimed: list[Exchange],
     ) -> None:
         match op:
             case BirthsOp():
                 outcomes.answers.append((op.waiter, self._births(op, group, level)))
-            case ExchangeOp():
-                unclaimed.append(op.exchange)
             case ReceiptOp():
                 consumer = self.state.consumers[op.consumer]
                 if op.epoch == self.state.epoch and op.through_seq > consumer.receipted:
