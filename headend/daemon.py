@@ -149,7 +149,8 @@ async def _stand_up(
             buses[meter.bus],
             meter.address,
             zone=zone,
-            capacity_kw=meter.capacity_kw,
+            # The driver sees the meter's own registers, before the transformers' ratio.
+            capacity_kw=None if meter.capacity_kw is None else meter.capacity_kw / meter.multiplier,
             wakeup=section.wakeup,
             attempts=section.attempts,
         )

@@ -66,6 +66,8 @@ class ApiServer:
 
     async def run(self) -> None:
         """Serve until cancelled."""
+        # The directory may be one below the system's temporary one: nobody else may look in.
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path.unlink(missing_ok=True)
         server = await asyncio.start_unix_server(
             self._serve, path=str(self._path), limit=LINE_BYTES_MAX
