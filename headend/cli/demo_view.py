@@ -87,12 +87,12 @@ class DemoView:
     def _look_at_journal(self, progress: Progress, now_ms: int) -> set[str]:
         read_ids: set[str] = set()
         with JournalReader(self._config.journal_path) as journal:
-            lines = journal.due_lines(local_day(now_ms, self._config.zone))
+            # Not the day's whole list: that would take the street's own process for seconds.
+            today = local_day(now_ms, self._config.zone)
+            lines = journal.due_lines(today, until_ms=now_ms)
             first_ms = min((line.key.due_ms for line in lines), default=0)
             for line in lines:
                 progress.per_round += line.key.due_ms == first_ms
-                if line.key.due_ms > now_ms:
-                    continue
                 progress.due += 1
                 if line.read_id is not None:
                     progress.read += 1

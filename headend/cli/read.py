@@ -209,6 +209,8 @@ def _row(reading: Mapping[str, Any], lang: str, zone: ZoneInfo) -> tuple[str, ..
     value = reading.get("value")
     if value is None and reading.get("values"):
         value = " ".join("-" if v is None else str(v) for v in reading["values"])
+    if reading["point"] == "clock" and str(value).isdecimal():
+        value = to_datetime(int(str(value)) * 1000).astimezone(zone).isoformat(timespec="seconds")
     time = reading.get("time")
     return (
         str(reading["point"]),

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `headend trace`."""
     add_config(parser)
     add_json(parser)
-    parser.add_argument("id", metavar="READ_ID", help="as headend readings --json shows it")
+    parser.add_argument("id", metavar="READ_ID", help="as readings --json shows it, or its beginning")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -124,7 +124,7 @@ def _print(shown: dict[str, Any]) -> None:
         _line("sent", f"{exchange['sent_at']}, attempt {exchange['attempt']}")
         _line("received", f"{exchange['received_at']}, after {exchange['took_ms']:.0f} ms")
     _line("read because", shown["source"])
-    _line("software", f"headend {shown['software']}")
+    _line("software", shown["software"])
 
 
 def _line(name: str, text: str) -> None:

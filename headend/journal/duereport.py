@@ -14,9 +14,14 @@ SCHEMA_DUE = "due/1"
 
 
 def due_lines(
-    connection: sqlite3.Connection, lexicon: Lexicon, day: date, *, due_ms: int | None = None
+    connection: sqlite3.Connection,
+    lexicon: Lexicon,
+    day: date,
+    *,
+    from_ms: int | None = None,
+    until_ms: int | None = None,
 ) -> Iterator[DueLine]:
-    """Every due point of a day, by instant; only those of `due_ms` when it is given.
+    """Every due point of a day, by instant; only those in [from_ms, until_ms] where given.
 
     Nothing for a day never frozen.
     """
@@ -26,7 +31,10 @@ def due_lines(
     rows = connection.execute(
         "SELECT due_ms, series, bus, area, window_end_ms, state, reason, read_id, after_close"  # noqa: S608
         f" FROM {table_name('d', number)} WHERE due_ms BETWEEN ? AND ? ORDER BY due_ms, series",
-        (-(1 << 62), 1 << 62) if due_ms is None else (due_ms, due_ms),
+        (
+            -(1 << 62) if from_ms is None else from_ms,
+            1 << 62 if until_ms is None else until_ms,
+        ),
     )
     for at_ms, series, bus, area, window_end_ms, state, reason, read_id, after in rows:
         meter, point, _interval = lexicon.series(series)

@@ -25,6 +25,9 @@ from headend.messages.records import ReadRecord
 
 _PAGE = 5000
 _NEWEST_DAYS = 2
+ID_CHARS = 32
+ID_CHARS_MIN = 6
+_HEX = frozenset("0123456789abcdef")
 _CLASS_OF_PREFIX = {prefix: kind for kind, prefix in READING_PREFIX.items()}
 
 
@@ -155,23 +158,34 @@ class JournalReader:
                 yield read_record(0, stored.kept, with_evidence=kind is RecordClass.BILLING)
 
     def trace(self, read_id: str) -> Trace | None:
-        """The way back of a reading, None when no such id is kept."""
-        try:
-            identity = bytes.fromhex(read_id)
-        except ValueError:
+        """The way back of a reading, None when no such id is kept.
+
+        The first digits of an id are enough (ID_CHARS_MIN at least); JournalError when several
+        readings begin with them.
+        """
+        digits = read_id.lower()
+        if not ID_CHARS_MIN <= len(digits) <= ID_CHARS or not set(digits) <= _HEX:
             return None
+        bounds = (
+            bytes.fromhex(digits.ljust(ID_CHARS, "0")),
+            bytes.fromhex(digits.ljust(ID_CHARS, "f")),
+        )
         with self._reading():
             days = day_tables(self._connection)
-            for prefix, kind in _CLASS_OF_PREFIX.items():
-                for day in reversed(days.get(prefix, [])):
-                    row = self._connection.execute(
-                        f"SELECT {READING_COLUMNS} FROM {table_name(prefix, day)}"  # noqa: S608
-                        " WHERE read_id=?",
-                        (identity,),
-                    ).fetchone()
-                    if row is not None:
-                        return self._trace(row, kind, table_name(prefix, day), days)
-        return None
+            found = [
+                (row, kind, table_name(prefix, day))
+                for prefix, kind in _CLASS_OF_PREFIX.items()
+                for day in reversed(days.get(prefix, []))
+                for row in self._connection.execute(
+                    f"SELECT {READING_COLUMNS} FROM {table_name(prefix, day)}"  # noqa: S608
+                    " WHERE read_id BETWEEN ? AND ? LIMIT 2",
+                    bounds,
+                )
+            ]
+            if len(found) > 1:
+                msg = f"several readings begin with {read_id}: give more digits of the id"
+                raise JournalError(msg)
+            return self._trace(*found[0], days) if found else None
 
     # -- due points
 
@@ -188,10 +202,10 @@ class JournalReader:
             ).fetchone()
         return None if row is None or row[0] is None else bytes(row[0])
 
-    def due_lines(self, day: date) -> list[DueLine]:
-        """Every due point of a local day, by instant."""
+    def due_lines(self, day: date, *, until_ms: int | None = None) -> list[DueLine]:
+        """Every due point of a local day, by instant; those due later than `until_ms` left out."""
         with self._reading():
-            return list(due_lines(self._connection, self._lexicon, day))
+            return list(due_lines(self._connection, self._lexicon, day, until_ms=until_ms))
 
     def due_days(self) -> list[date]:
         """The local days with a frozen list, oldest first."""
@@ -335,7 +349,11 @@ class JournalReader:
         around = reading.due_ms // DAY_MS
         for number in sorted(set(days) & {around - 1, around, around + 1}):
             for line in due_lines(
-                self._connection, self._lexicon, day_of(number), due_ms=reading.due_ms
+                self._connection,
+                self._lexicon,
+                day_of(number),
+                from_ms=reading.due_ms,
+                until_ms=reading.due_ms,
             ):
                 if line.key[:2] == (reading.meter, reading.point):
                     return line
