@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `headend trace`."""
     add_config(parser)
     add_json(parser)
-    parser.add_argument("id", metavar="READ_ID", help="as readings --json shows it, or its beginning")
+    parser.add_argument("id", metavar="READ_ID", help="as readings --json gives it, or its start")
 
 
 def run(args: argparse.Namespace) -> int:

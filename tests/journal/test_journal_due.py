@@ -208,6 +208,18 @@ async def test_every_attempt_is_kept_and_a_reading_leads_to_its_own(bench):
     assert rows == (2, 1)
 
 
+async def test_the_beginning_of_an_id_is_enough_when_one_reading_begins_so(bench):
+    async with await bench.open() as journal:
+        (one,) = await journal.append(Birth((reading("1.00"),)))
+        (two,) = await journal.append(Birth((reading("2.00", meter="M-2"),)))
+    assert one.read_id[:6] != two.read_id[:6]
+    with JournalReader(bench.path) as reader:
+        for appended in (one, two):
+            assert reader.trace(appended.read_id[:7].upper()).stored.read_id == appended.read_id
+        assert reader.trace(one.read_id[:5]) is None
+        assert reader.trace("not hex") is None
+
+
 # -- meter events
 
 
