@@ -20,4 +20,5 @@ def configured_broker(config: Config) -> BrokerSpec:
         username=feed.username,
         password_file=None if feed.password_file is None else config.file(feed.password_file),
         tls=TlsSpec(ca_file=ca_file) if where.tls else None,
+        allow_plaintext=feed.allow_plaintext,
     )
