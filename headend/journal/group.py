@@ -381,8 +381,10 @@ class Group:
     def _keep_longer(self, exchange: Exchange, xid: int) -> None:
         """A billing value came from an attempt that was filed as telemetry: move it."""
         self._flush_exchanges()
-        short = table_name(EXCHANGE_PREFIX[RecordClass.TELEMETRY], exchange.received_ms // DAY_MS)
-        self.connection.execute(f"DELETE FROM {short} WHERE xid=?", (xid,))  # noqa: S608
+        prefix, day = EXCHANGE_PREFIX[RecordClass.TELEMETRY], exchange.received_ms // DAY_MS
+        if day in self.state.tables.get(prefix, ()):
+            short = table_name(prefix, day)
+            self.connection.execute(f"DELETE FROM {short} WHERE xid=?", (xid,))  # noqa: S608
         self._add_exchange(exchange, xid, RecordClass.BILLING)
         self.new_exchanges.append(exchange)
 

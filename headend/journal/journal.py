@@ -57,6 +57,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 SLICE_BYTES_MAX = 192 * 1024
+TIME_MS_MAX = 253_402_300_800_000  # the year 10000
 
 
 class Journal:
@@ -131,6 +132,7 @@ class Journal:
         """Commit what was handed over, bring the log home, let go of the file."""
         if not self._closed:
             self._closed = True
+            self._room.set()
             self._hand_over()
             # The reader goes first: the last connection brings the log home, and only the
             # writer's may.
@@ -151,8 +153,12 @@ class Journal:
         """
         for birth in births:
             _check_birth(birth)
-        waiter = await self._submit(lambda future: BirthsOp(births, future))
-        return cast("list[tuple[Appended, ...]]", await waiter)
+        if self._closed or self._rows >= self._settings.queue_rows_max:
+            await self._admit()
+        future: asyncio.Future[list[tuple[Appended, ...]]] = self._loop.create_future()
+        self._waiting.add(future)
+        self._push(BirthsOp(births, future))
+        return await future
 
     def record_exchange(self, exchange: Exchange) -> None:
         """Keep an attempt, whatever came of it. Never blocks; on a full queue it is counted."""
@@ -382,7 +388,7 @@ class Journal:
 
     async def _admit(self) -> None:
         """Wait until the queue has room. JournalError when the journal is closed."""
-        while self._rows >= self._settings.queue_rows_max:
+        while self._rows >= self._settings.queue_rows_max and not self._closed:
             self._room.clear()
             await self._room.wait()
         if self._closed:
@@ -478,11 +484,15 @@ class Journal:
 
 
 def _check_birth(birth: Birth) -> None:
+    """ValueError for a reading that could not be kept."""
     assert birth.readings
     for reading in birth.readings:
         value = reading.value
         if value is not None and not value.is_finite():
             msg = f"{reading.meter} {reading.point}: {value} is not a value that can be kept"
+            raise ValueError(msg)
+        if not 0 <= reading.time_ms < TIME_MS_MAX:
+            msg = f"{reading.meter} {reading.point}: {reading.time_ms} ms is no instant of ours"
             raise ValueError(msg)
 
 
