@@ -257,6 +257,33 @@ async def test_a_meter_event_withdraws_and_bears_again_in_one_transaction(bench)
         assert [e.fields["new_meter"] for e in await journal.meter_events()] == ["NEW"]
 
 
+async def test_what_an_exchanged_meter_owed_its_successor_owes(bench):
+    later = NOON_MS + 900_000
+    async with await bench.open() as journal:
+        await journal.freeze_due(
+            DAY,
+            [due_point("OLD", NOON_MS - 900_000), due_point("OLD"), due_point("OLD", later)],
+        )
+        for n, due_ms in enumerate((NOON_MS - 900_000, NOON_MS)):
+            r = reading(f"{n}.00", meter="OLD", time_ms=due_ms, due_ms=due_ms)
+            await journal.append(Birth((r,)))
+        await journal.apply_meter_event(
+            Event("meter_exchange", NOON_MS, {}),
+            lambda r: (replace(r, meter="NEW"),),
+            meter="OLD",
+            from_ms=NOON_MS,
+            successor="NEW",
+        )
+        assert await journal.settled_due(0) == {
+            DueKey("OLD", POINT, NOON_MS - 900_000),
+            DueKey("NEW", POINT, NOON_MS),
+        }
+    with JournalReader(bench.path) as reader:
+        found = [(x.key.meter, x.state.value) for x in reader.due_lines(DAY)]
+        assert found == [("OLD", "read"), ("NEW", "read"), ("NEW", "open")]
+        assert reader.due(DAY)["frozen"] == 3
+
+
 async def test_a_ratio_change_bears_the_same_key_again(bench):
     async with await bench.open() as journal:
         await journal.append(Birth((reading("5.00"),)))
