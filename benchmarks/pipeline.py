@@ -42,6 +42,7 @@ import aiomqtt
 from headend.acquisition.meter_reader import Due, MeterReader, MeterSession, Wanted
 from headend.acquisition.sessions import kept_sessions
 from headend.bus import BusRequest, Priority
+from headend.cli.run import settle_memory
 from headend.domain.clock import SystemClock, iso
 from headend.domain.due import DueKey, DuePoint, day_bounds_ms, local_day
 from headend.domain.exchange import Exchange, Outcome
@@ -295,6 +296,7 @@ async def pipeline(
         async with asyncio.timeout(WAIT_S):
             while not publisher.connected:
                 await asyncio.sleep(0.01)
+        settle_memory()
         consumer_before_s = process_cpu_s(billing)
         if profiles is not None:
             profiles.begin()
