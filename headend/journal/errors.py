@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from headend.domain.errors import JournalError, JournalFull
-from headend.journal.model import Appended
+from headend.journal.model import Appended, CursorState
 
 
 class JournalBusy(JournalError):
@@ -52,3 +52,12 @@ class Shed(JournalFull):
     ) -> None:
         self.appended = tuple(appended)
         super().__init__(message)
+
+
+def beyond(consumer: str, seq: int, cursor: CursorState) -> BeyondJournal:
+    """The error for a number that was never written."""
+    msg = (
+        f"consumer {consumer} speaks of record {seq}, this journal's newest is {cursor.last_seq}: "
+        "the journal was set back (a copied file, a machine snapshot)"
+    )
+    return BeyondJournal(msg, consumer=consumer, seq=seq, last_seq=cursor.last_seq)

@@ -23,7 +23,7 @@ from headend.domain.meter import Event
 from headend.domain.reading import Reading
 from headend.journal import due_moves, operations
 from headend.journal.codec import Lexicon
-from headend.journal.errors import BelowOldest, BeyondJournal, UnknownConsumer
+from headend.journal.errors import BelowOldest, UnknownConsumer, beyond
 from headend.journal.group import Group
 from headend.journal.model import (
     Appended,
@@ -35,6 +35,7 @@ from headend.journal.model import (
     Parked,
     RecordClass,
     StreamSlice,
+    check_birth,
 )
 from headend.journal.opening import Opened, connect_read_only, open_for_writing
 from headend.journal.space import SpaceGuard, file_system_free
@@ -57,7 +58,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 SLICE_BYTES_MAX = 192 * 1024
-TIME_MS_MAX = 253_402_300_800_000  # the year 10000
 
 
 class Journal:
@@ -152,7 +152,7 @@ class Journal:
         The births of one call are committed together, or refused one by one.
         """
         for birth in births:
-            _check_birth(birth)
+            check_birth(birth)
         if self._closed or self._rows >= self._settings.queue_rows_max:
             await self._admit()
         future: asyncio.Future[list[tuple[Appended, ...]]] = self._loop.create_future()
@@ -287,7 +287,7 @@ class Journal:
         """
         cursor = self._cursor(consumer)
         if through_seq > cursor.last_seq:
-            raise _beyond(consumer, through_seq, cursor)
+            raise beyond(consumer, through_seq, cursor)
         if through_seq > cursor.receipted_seq:
             self._cursors[consumer] = cursor._replace(receipted_seq=through_seq, expired=False)
             self._tails[consumer].drop_through(through_seq)
@@ -300,7 +300,7 @@ class Journal:
         """
         cursor = self._cursor(consumer)
         if from_seq > cursor.next_seq:
-            raise _beyond(consumer, from_seq, cursor)
+            raise beyond(consumer, from_seq, cursor)
         if from_seq < cursor.oldest_seq:
             msg = (
                 f"consumer {consumer}: record {from_seq} is no longer kept, the oldest is "
@@ -352,7 +352,7 @@ class Journal:
     ) -> list[tuple[Appended, ...]]:
         """Bear what waited and take it off the list, in one transaction."""
         for birth in births:
-            _check_birth(birth)
+            check_birth(birth)
         return await self._solo(lambda group: operations.adopt(group, numbers, births))
 
     # -- inside
@@ -481,24 +481,3 @@ class Journal:
         os.close(self._lock)
         if not self._ended.done():
             self._ended.set_result(None)
-
-
-def _check_birth(birth: Birth) -> None:
-    """ValueError for a reading that could not be kept."""
-    assert birth.readings
-    for reading in birth.readings:
-        value = reading.value
-        if value is not None and not value.is_finite():
-            msg = f"{reading.meter} {reading.point}: {value} is not a value that can be kept"
-            raise ValueError(msg)
-        if not 0 <= reading.time_ms < TIME_MS_MAX:
-            msg = f"{reading.meter} {reading.point}: {reading.time_ms} ms is no instant of ours"
-            raise ValueError(msg)
-
-
-def _beyond(consumer: str, seq: int, cursor: CursorState) -> BeyondJournal:
-    msg = (
-        f"consumer {consumer} speaks of record {seq}, this journal's newest is {cursor.last_seq}: "
-        "the journal was set back (a copied file, a machine snapshot)"
-    )
-    return BeyondJournal(msg, consumer=consumer, seq=seq, last_seq=cursor.last_seq)

@@ -15,6 +15,7 @@ from headend.domain.reading import Reading
 from headend.messages.records import ExchangeEvidence, Record
 
 DAY_MS = 86_400_000
+TIME_MS_MAX = 253_402_300_800_000  # the year 10000
 
 
 class RecordClass(IntEnum):
@@ -186,3 +187,16 @@ class ClosedDay(NamedTuple):
 
     day: date
     report: bytes
+
+
+def check_birth(birth: Birth) -> None:
+    """ValueError for a reading that could not be kept."""
+    assert birth.readings
+    for reading in birth.readings:
+        value = reading.value
+        if value is not None and not value.is_finite():
+            msg = f"{reading.meter} {reading.point}: {value} is not a value that can be kept"
+            raise ValueError(msg)
+        if not 0 <= reading.time_ms < TIME_MS_MAX:
+            msg = f"{reading.meter} {reading.point}: {reading.time_ms} ms is no instant of ours"
+            raise ValueError(msg)
