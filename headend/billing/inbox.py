@@ -12,6 +12,7 @@ The rules in one place:
 
 import hashlib
 import json
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -38,6 +39,7 @@ from protocols.quantities import quantity
 # Instants outside these years are errors, and would not survive the step to a local day.
 TIME_MIN_MS = from_iso("1970-01-02T00:00:00Z")
 TIME_MAX_MS = from_iso("2999-12-31T00:00:00Z")
+EXCHANGE_HASH_CHARS = 12
 
 
 @lru_cache(maxsize=8192)  # the same few texts come again and again
@@ -119,7 +121,12 @@ class GapRow(NamedTuple):
 
 
 class ExchangeRow(NamedTuple):
-    """The raw frames behind a reading, as hex text."""
+    """The raw frames behind a reading, as hex text.
+
+    `ref` is the sent one and a hash of what the exchange says. The sent one alone holds within
+    its message only: a journal that was set back numbers its next exchanges like those it lost,
+    in the same epoch until that is noticed.
+    """
 
     headend: str
     epoch: str
@@ -199,8 +206,10 @@ def unpack(batch: Batch) -> Unpacked:
         except (ValueError, ArithmeticError) as error:
             seq = getattr(record, "seq", batch.first_seq)
             raise FeedError(f"record {seq}: {error}", code="bad_record") from error
-    for exchange in batch.exchanges:
-        out.exchanges.append(_exchange(exchange, batch))
+    if batch.exchanges:
+        out.exchanges.extend(_exchange(exchange, batch) for exchange in batch.exchanges)
+        refs = {e.ref: row.ref for e, row in zip(batch.exchanges, out.exchanges, strict=True)}
+        out.rows[:] = [_pointing(row, refs) for row in out.rows]
     return out
 
 
@@ -386,10 +395,12 @@ def _exchange(exchange: ExchangeEvidence, batch: Batch) -> ExchangeRow:
     except (ValueError, ArithmeticError) as error:
         msg = f"exchange {cleaned(exchange.ref)}: {error}"
         raise FeedError(msg, code="bad_record") from error
+    said = f"{exchange.request}|{exchange.reply}|{exchange.bus}|{received_ms}|{exchange.attempts}"
+    digest = hashlib.sha256(said.encode()).hexdigest()[:EXCHANGE_HASH_CHARS]
     return ExchangeRow(
         batch.headend,
         batch.epoch,
-        exchange.ref,
+        f"{exchange.ref}-{digest}",
         exchange.request,
         exchange.reply,
         exchange.bus,
@@ -397,6 +408,13 @@ def _exchange(exchange: ExchangeEvidence, batch: Batch) -> ExchangeRow:
         exchange.attempts,
         exchange.software,
     )
+
+
+def _pointing(row: Row, refs: Mapping[str, str]) -> Row:
+    """The row with the stored ref of its exchange instead of the sent one."""
+    if row.evidence is None:
+        return row
+    return row._replace(evidence=refs.get(row.evidence, row.evidence))
 
 
 def _unit_of(point: str, seq: int) -> str:

@@ -59,6 +59,16 @@ def test_a_repeat_is_receipted_with_the_durable_cursor_not_with_its_own_end(inbo
     assert inbox.take(reads(3, 4)).receipts == {A: 9}
 
 
+def test_frames_of_a_journal_that_was_set_back_do_not_pass_for_others(inbox):
+    """It numbers its next exchanges like those it lost, in the same epoch until that is noticed."""
+    for minute, reply in ((0, "68AA16"), (1, "68BB16")):
+        record = read(1, "1.25", time_ms=T0 + minute * MINUTE, evidence="x1")
+        inbox.take(batch([record], exchanges=[evidence("x1", reply=reply)]))
+    readings = [Row._make(row) for row in inbox.rows("reading", "time_ms")]
+    frames = {row[2]: row[4] for row in inbox.rows("exchange")}
+    assert [frames[row.evidence] for row in readings] == ["68AA16", "68BB16"]
+
+
 def test_a_hole_stores_nothing_and_asks_from_the_cursor(inbox):
     inbox.take(reads(1, 2))
     result = inbox.take(reads(4, 5))
