@@ -60,7 +60,7 @@ class Delimiter(Protocol):
         """The byte a frame begins with."""
         ...
 
-    def measure(self, buffer: bytearray, at: int) -> int | Rejected | None:
+    def measure(self, buffer: bytes | bytearray, at: int) -> int | Rejected | None:
         """What begins at `at` (where a start byte is): a good frame of that many bytes, or not.
 
         None = it may become one, more bytes are needed. Must not take longer than the longest
@@ -105,6 +105,10 @@ class Framer:
 
     def feed(self, data: bytes, bad: Sequence[int] = ()) -> list[Event]:
         """Take bytes as they came; `bad` = indexes in `data` that came with a parity error."""
+        if not self._buffer and not bad and len(data) <= self._buffer_max:
+            usual = self._one_frame(data)
+            if usual is not None:
+                return usual
         if bad:
             end = self._offset + len(self._buffer)
             self._bad += sorted(end + index for index in set(bad) if 0 <= index < len(data))
@@ -128,6 +132,19 @@ class Framer:
         Afterwards nothing is pending.
         """
         return self._scan(final=True)
+
+    def _one_frame(self, data: bytes) -> list[Event] | None:
+        """What `_scan` gives for one whole frame with nothing behind it; None = let it scan."""
+        delimiter = self._delimiter
+        at = data.find(delimiter.start)
+        size = delimiter.measure(data, at) if at >= 0 else None
+        if not isinstance(size, int) or at + size != len(data):
+            return None
+        offset = self._offset
+        self._offset = offset + len(data)
+        if at:
+            return [Noise(data[:at], "dirt", offset), FrameFound(data[at:], offset + at)]
+        return [FrameFound(bytes(data), offset)]
 
     def _give_up_first(self, reason: str) -> list[Event]:
         """The head at the front of the full buffer is not one: go on behind its first byte."""

@@ -240,7 +240,7 @@ class Delimiter645:
 
     start = bytes([START])
 
-    def measure(self, buffer: bytearray, at: int) -> int | Rejected | None:
+    def measure(self, buffer: bytes | bytearray, at: int) -> int | Rejected | None:
         """The size of the good frame at `at`; None = more bytes needed; Rejected otherwise."""
         held = len(buffer) - at
         if held < 8:

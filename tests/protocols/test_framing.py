@@ -21,7 +21,7 @@ class CountingDelimiter:
         self.calls = 0
         self.bytes_seen = 0
 
-    def measure(self, buffer: bytearray, at: int) -> int | Rejected | None:
+    def measure(self, buffer: bytes | bytearray, at: int) -> int | Rejected | None:
         self.calls += 1
         answer = DELIMITER.measure(buffer, at)
         whole = answer if isinstance(answer, int) else 0
@@ -205,6 +205,20 @@ def test_work_grows_with_the_input_and_not_faster(stream: bytes, piece: int) -> 
     assert delimiter.calls <= len(stream) + len(pieces) + 1
     longest_frame = 267
     assert delimiter.bytes_seen <= longest_frame * (len(stream) + len(pieces) + 1)
+
+
+@given(
+    st.sampled_from([b"", b"\xfe" * 4, b"\x68", b"\x00\x16", GOOD[:9]]), streams, st.integers(1, 30)
+)
+def test_a_frame_in_one_piece_is_found_as_in_many(before: bytes, stream: bytes, cut: int) -> None:
+    data = before + (stream or GOOD)
+    whole, pieces = Framer(DELIMITER), Framer(DELIMITER)
+    at_once = whole.feed(data)
+    split = [event for at in (data[:cut], data[cut:]) for event in pieces.feed(at)]
+    frames = [event for event in split if isinstance(event, FrameFound)]
+    assert [event for event in at_once if isinstance(event, FrameFound)] == frames
+    assert whole.pending_bytes == pieces.pending_bytes
+    assert b"".join(event.raw for event in at_once) == b"".join(event.raw for event in split)
 
 
 @settings(max_examples=50)
