@@ -36,10 +36,9 @@ from headend.drivers.targets import (
     target_of,
     value_text,
 )
-from protocols.dlt645.catalogue import FrozenMember, Item, freeze_di, freeze_time_di, lookup
+from protocols.dlt645.catalogue import FrozenMember, freeze_di, freeze_time_di, lookup
 from protocols.dlt645.formats import MeterTime, Value
 from protocols.dlt645.frame import DELIMITER, WAKE_UP
-from protocols.dlt645.items import decode
 from protocols.dlt645.master import (
     ReadRequest,
     match,
@@ -83,7 +82,7 @@ class _Question(NamedTuple):
     payload: bytes  # what goes out, wake-up bytes included
     match: Callable[[bytes], Match]
     reply_bytes: int
-    item: Item | None
+    decode: Callable[[bytes], tuple[Value, ...]] | None  # None: the payload is shown as hex
 
 
 class _Read(NamedTuple):
@@ -386,13 +385,12 @@ class Dlt645Session:
         )
         trail.append(exchange)
         assert exchange.reply is not None
-        item = question.item
         payload = b""
         try:
             payload = reply_payload(question.request, exchange.reply)
-            if item is None or item.layout is None:
+            if question.decode is None:
                 return _Read((payload.hex().upper(),), exchange)
-            return _Read(decode(item, payload), exchange)
+            return _Read(question.decode(payload), exchange)
         except ErrorReply as error:
             raise Refused(str(error), reasons=error.reasons) from error
         except RemoteProtocolError as error:
@@ -403,12 +401,13 @@ class Dlt645Session:
 
     def _question(self, di: str) -> _Question:
         request = read_request(self._address, di)
+        item = lookup(di)
         question = _Question(
             request,
             self._wakeup + request.raw,
             partial(match, request),
             reply_length(di),
-            lookup(di),
+            None if item is None or item.layout is None else item.layout.decode,
         )
         if len(self._questions) >= _QUESTIONS_KEPT:
             self._questions.clear()
