@@ -51,23 +51,32 @@ class SpaceGuard:
         self.refused_telemetry = 0
         self.refused_billing = 0
 
-    @property
-    def alarmed(self) -> bool:
-        """Something is being refused, or was a moment ago."""
-        return self._level is not Level.OK
-
     def look(self) -> Level:
-        """The level now."""
+        """What may be written now."""
         free = self._free_bytes()
         level = self._level_for(free)
         if self._full_at is not None:
-            # SQLite itself ran out: telemetry waits a while, whatever the figure says.
+            # SQLite itself ran out, whatever the figure says: telemetry waits a while, then one
+            # group is tried; only its commit shows that there is room again.
             if self._monotonic() - self._full_at < self._retry_s:
                 level = max(level, Level.LOW)
             elif level is Level.OK:
-                self._full_at = None
+                return level
         self._enter(level, free)
         return level
+
+    def committed(self) -> None:
+        """A group has been written whole at the level that `look` gave."""
+        if self._full_at is not None and self._monotonic() - self._full_at >= self._retry_s:
+            free = self._free_bytes()
+            if self._level_for(free) is Level.OK:
+                self._full_at = None
+                self._enter(Level.OK, free)
+
+    @property
+    def untold(self) -> bool:
+        """There are alarms to be written."""
+        return bool(self._untold)
 
     def ran_out(self) -> None:
         """SQLite found no room: shed telemetry for a while."""

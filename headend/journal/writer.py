@@ -114,6 +114,11 @@ class Outcomes:
     epoch: str | None = None
     moved: str | None = None  # whose cursor was set
 
+    def add_entries(self, later: "Outcomes") -> None:
+        """Take over what a commit behind this one put on the streams."""
+        for name, (first_seq, entries) in later.entries.items():
+            self.entries.setdefault(name, (first_seq, []))[1].extend(entries)
+
 
 class Writer:
     """Owns the connection. Every method but the constructor runs in the writer thread."""
@@ -164,6 +169,13 @@ class Writer:
         if self.broken is not None:
             return self._all_failed(ops, self.broken)
         level = self.space.look()
+        outcomes = self._grouped(ops, level)
+        if self.space.untold and level is not Level.FULL:
+            # Room has come or gone while the group was written: tell it at once.
+            outcomes.add_entries(self._grouped([], level))
+        return outcomes
+
+    def _grouped(self, ops: Sequence[GroupOp], level: Level) -> Outcomes:
         try:
             return self._try_group(ops, level)
         except sqlite3.IntegrityError:
@@ -215,6 +227,7 @@ class Writer:
         self.commits += 1
         if level is not Level.FULL:
             self.space.told()
+            self.space.committed()
         for exchange in settled:
             self._unclaimed.pop(exchange, None)
         outcomes.entries = group.entries
