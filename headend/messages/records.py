@@ -403,10 +403,7 @@ def _flat(event: EventRecord) -> dict[str, Any]:
     clash = _RESERVED & event.fields.keys()
     if clash:
         raise feed_error("bad_record", f"event fields may not be named {', '.join(sorted(clash))}")
-    for value in _inside(event.fields):
-        is_odd_float = isinstance(value, float) and not math.isfinite(value)
-        if is_odd_float or (isinstance(value, int) and abs(value) > SEQ_MAX):
-            raise feed_error("bad_record", f"{value} is no number that every reader holds")
+    _check_event_fields(event.fields)
     return {
         "kind": "event",
         "seq": event.seq,
@@ -414,6 +411,16 @@ def _flat(event: EventRecord) -> dict[str, Any]:
         "at": event.at,
         **event.fields,
     }
+
+
+def _check_event_fields(fields: dict[str, Any]) -> None:
+    """Not nested beyond the bound, and no number that some reader of JSON would bend."""
+    if _depth(fields) > EVENT_DEPTH_MAX:
+        raise feed_error("bad_record", "event fields are nested too deeply")
+    for value in _inside(fields):
+        is_odd_float = isinstance(value, float) and not math.isfinite(value)
+        if is_odd_float or (isinstance(value, int) and abs(value) > SEQ_MAX):
+            raise feed_error("bad_record", "a number in event fields that not every reader holds")
 
 
 def _lift_event_fields(batch: Batch, data: bytes) -> None:
@@ -426,8 +433,7 @@ def _lift_event_fields(batch: Batch, data: bytes) -> None:
         if "fields" in wire:
             raise feed_error("bad_record", "an event's own fields stand beside its name")
         record.fields = {k: v for k, v in wire.items() if k not in _RESERVED}
-        if _depth(record.fields) > EVENT_DEPTH_MAX:
-            raise feed_error("bad_record", "event fields are nested too deeply")
+        _check_event_fields(record.fields)
         _check_time(record.at)
 
 

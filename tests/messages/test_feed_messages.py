@@ -293,6 +293,7 @@ BAD_BATCHES = {
     "interval zero": (record(3, interval_s=0), "bad_record"),
     "meter empty": (record(1, meter=""), "bad_record"),
     "meter endless": (record(1, meter="M" * 500), "bad_record"),
+    "event number beyond what JSON readers hold": (record(4, by=2**53), "bad_record"),
     "event name odd": (record(4, event="DROP TABLE"), "bad_record"),
     "event fields in a box": (record(4, fields={"a": 1}), "bad_record"),
     "hex odd": (change(exchanges=[{**change()["exchanges"][0], "request": "ABC"}]), "bad_record"),
@@ -313,7 +314,7 @@ def test_bad_batch_is_refused_with_its_kind(name):
 def test_schema_and_decoder_agree_on_what_a_shape_is():
     """What the schema alone cannot say (sequence, calendar, nesting, size) is left to the code."""
     beyond_schema = ("bad_seq", "too_large", "not_json")
-    words = ("deep", "time that cannot", "time of an event")
+    words = ("deep", "event number", "time that cannot", "time of an event")
     for name, (body, code) in BAD_BATCHES.items():
         if code in beyond_schema or isinstance(body, bytes) or name.startswith(words):
             continue
