@@ -3,8 +3,10 @@
 import pytest
 
 from headend.config import load_config
+from headend.config.sections import base
 from headend.domain.errors import ConfigError
 from headend.messages.configured import configured_broker
+from headend.messages.topics import check_name
 
 BEFORE_FEED = """\
 headend: {name: he1, zone: Asia/Shanghai, data: data}
@@ -42,3 +44,33 @@ def test_tls_uses_the_configured_authority(tmp_path):
 def test_a_configuration_without_a_feed_says_so(tmp_path):
     with pytest.raises(ConfigError, match="no feed section"):
         broker_of(tmp_path, "")
+
+
+@pytest.mark.parametrize("name", ["he1", "a", "north_2-x", "9", "-", "a" * 64])
+def test_a_name_that_the_configuration_takes_can_stand_in_a_topic(name):
+    assert base._FEED_NAME.fullmatch(name)
+    assert check_name(name) == name
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("headend.name", BEFORE_FEED.replace("he1", "He1")),
+        (
+            "feed.consumers[0].name",
+            BEFORE_FEED
+            + 'feed: {broker: "embedded://127.0.0.1:1883", '
+            + "consumers: [{name: a.b, classes: [billing]}]}\n",
+        ),
+        (
+            "billing.headends[0]",
+            BEFORE_FEED + "billing: {database: 'sqlite:///b.db', headends: [He2]}\n",
+        ),
+    ],
+)
+def test_a_name_that_no_topic_takes_is_told_when_the_configuration_is_read(tmp_path, key, text):
+    path = tmp_path / "headend.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="small letters") as caught:
+        load_config(path)
+    assert key in str(caught.value)

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from headend.domain.clock import from_iso
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_FEED_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _ID_BAD = re.compile(r"[\s/+#\x00-\x1f\x7f]")
 
 
@@ -44,6 +45,15 @@ def _name(value: str) -> str:
         raise problem(
             f"{value!r} cannot be a name",
             "letters, digits, dot, dash and underscore, at most 64, a letter or digit first",
+        )
+    return value
+
+
+def _feed_name(value: str) -> str:
+    if not _FEED_NAME.fullmatch(value):
+        raise problem(
+            f"{value!r} cannot be part of the feed's topics",
+            "small letters, digits, dash and underscore, at most 64",
         )
     return value
 
@@ -110,6 +120,7 @@ def one_of(*allowed: str) -> Callable[[object], object]:
 
 Text = Annotated[str, BeforeValidator(_text)]
 Name = Annotated[str, BeforeValidator(_text), AfterValidator(_name)]
+FeedName = Annotated[str, BeforeValidator(_text), AfterValidator(_feed_name)]
 Identifier = Annotated[str, BeforeValidator(_text), AfterValidator(_identifier)]
 FilePath = Annotated[Path, BeforeValidator(_text)]
 Flag = Annotated[StrictBool, BeforeValidator(_flag)]

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-from headend.config.sections.base import FilePath, Name, Section, Text, problem
+from headend.config.sections.base import FeedName, FilePath, Section, Text, problem
 
 _SQLITE = "sqlite:///"
 
@@ -31,8 +31,8 @@ class BillingSection(Section):
 
     database: Annotated[Text, AfterValidator(_database)]
     password_file: FilePath | None = None
-    name: Name = "billing"
-    headends: tuple[Name, ...] = Field(min_length=1)
+    name: FeedName = "billing"
+    headends: tuple[FeedName, ...] = Field(min_length=1)
 
     def database_url(self, base: Path) -> str:
         """The URL with a relative SQLite path placed below `base`."""

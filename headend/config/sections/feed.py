@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from headend.config.sections.base import (
+    FeedName,
     FilePath,
     Flag,
-    Name,
     Seconds,
     Section,
     Text,
@@ -90,7 +90,7 @@ def _broker(value: str) -> str:
 class ConsumerSection(Section):
     """One consumer. Over `max_backlog_days` it is expired and no longer holds back retention."""
 
-    name: Name
+    name: FeedName
     classes: tuple[EventClass, ...] = Field(min_length=1)
     max_backlog_days: Whole = Field(default=30, ge=1, le=36_600)
 

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, model_validator
 
-from headend.config.sections.base import FilePath, Flag, Name, Section, Text, Whole, problem
+from headend.config.sections.base import FeedName, FilePath, Flag, Section, Text, Whole, problem
 
 
 def _zone(value: str) -> str:
@@ -37,7 +37,7 @@ class ReserveSection(Section):
 class HeadendSection(Section):
     """`zone` keeps the billing day; `data` is relative to the configuration file."""
 
-    name: Name
+    name: FeedName
     zone: Annotated[Text, AfterValidator(_zone)]
     data: FilePath
     reserve_mb: ReserveSection = ReserveSection()
