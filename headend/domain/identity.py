@@ -36,6 +36,6 @@ def read_id(
 
     The head-end, the way it came and the due point stay out of it.
     """
-    interval = "" if interval_s is None else str(interval_s)
-    text = "\n".join((meter, point, str(time_ms), interval, str(revision), content))
+    interval = "" if interval_s is None else interval_s
+    text = f"{meter}\n{point}\n{time_ms}\n{interval}\n{revision}\n{content}"
     return sha256(text.encode()).hexdigest()[:READ_ID_HEX_CHARS]

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from functools import lru_cache
+from itertools import chain
 from typing import Any, NamedTuple
 
 from headend.domain.clock import iso
@@ -50,11 +51,26 @@ EXCHANGE_WIDTH = EXCHANGE_COLUMNS.count(",") + 1
 
 
 STREAM_WIDTH = 7
+ROWS_AT_ONCE = 32
 
 
-def insert_sql(table: str, width: int) -> str:
-    """An INSERT of whole rows."""
-    return f"INSERT INTO {table} VALUES ({','.join('?' * width)})"  # noqa: S608 - our own names
+@lru_cache(maxsize=256)
+def insert_sql(table: str, width: int, rows: int = 1) -> str:
+    """An INSERT of so many whole rows."""
+    row = f"({','.join('?' * width)})"
+    return f"INSERT INTO {table} VALUES {','.join([row] * rows)}"  # noqa: S608 - our own names
+
+
+def insert_rows(
+    connection: sqlite3.Connection, table: str, width: int, rows: Sequence[tuple[object, ...]]
+) -> None:
+    """Insert rows: as many as possible with one step of SQLite for several of them."""
+    whole = len(rows) - len(rows) % ROWS_AT_ONCE
+    for at in range(0, whole, ROWS_AT_ONCE):
+        values = tuple(chain.from_iterable(rows[at : at + ROWS_AT_ONCE]))
+        connection.execute(insert_sql(table, width, ROWS_AT_ONCE), values)
+    if whole < len(rows):
+        connection.executemany(insert_sql(table, width), rows[whole:])
 
 
 def number_text(value: Decimal) -> str:

@@ -1,7 +1,7 @@
 """One group of births, exchanges and events on its way into one transaction.
 
-This is the hot path: rows are collected and written with one `executemany` a table. Numbers come
-from memory; the file is asked only when a key may be there already.
+This is the hot path: rows are collected and written many at a time. Numbers come from memory; the
+file is asked only when a key may be there already.
 """
 
 from collections.abc import Sequence
@@ -32,10 +32,15 @@ _OPEN = DUE_CODE[DueState.OPEN]
 _MISSING = DUE_CODE[DueState.MISSING]
 REASON_CHARS_MAX = 200
 
+# A member of an Enum costs as much as three lookups of a global.
+_HELD, _OK, _ACTUAL = Verdict.HELD, Verdict.OK, Status.ACTUAL
+_ESTIMATES = (Status.ESTIMATED, Status.SUBSTITUTED)
+_EVENTS, _BILLING, _TELEMETRY = RecordClass.EVENTS, RecordClass.BILLING, RecordClass.TELEMETRY
 
-Seen = tuple[DayTable, int, int, str, bool, str | None]
-"""A reading held against the file: table, series, revision, read_id, whether it is new, and the
-text of its value."""
+
+Seen = tuple[DayTable, int, int, str, bytes, bool, str | None]
+"""A reading held against the file: table, series, revision, read_id as text and as bytes, whether
+it is new, and the text of its value."""
 
 
 class Group:
@@ -71,10 +76,10 @@ class Group:
             return self._together(readings)
         reading = readings[0]
         seen = self._judge(reading)
-        table, _series, revision, identity, new, _value = seen
+        table, _series, revision, identity, _raw, new, _value = seen
         if new:
             stored = self._write(reading, seen)
-            if reading.verdict is not Verdict.HELD:
+            if reading.verdict is not _HELD:
                 self._publish(table, (stored,))
         if reading.due_ms is not None:
             self._settle(reading, seen)
@@ -86,7 +91,7 @@ class Group:
         known = state.exchanges.get(exchange)
         if known is not None:
             xid, kept_as = known
-            if kept_as is RecordClass.TELEMETRY and record_class is RecordClass.BILLING:
+            if kept_as is _TELEMETRY and record_class is _BILLING:
                 self._keep_longer(exchange, xid)
             return xid
         xid = state.next_xid
@@ -103,8 +108,8 @@ class Group:
         # What travels is what a reader of the file would find: tuples have become lists.
         kept = Event(event.kind, event.at_ms, msgspec.json.decode(fields))
         self._event_rows.append((number, event.kind, event.at_ms, self.now_ms, fields))
-        entry = StreamEntry(RecordClass.EVENTS, kept, ())
-        for consumer in self.state.streams[RecordClass.EVENTS]:
+        entry = StreamEntry(_EVENTS, kept, ())
+        for consumer in self.state.streams[_EVENTS]:
             self._next(consumer, entry, 0, number, 1)
         return number
 
@@ -170,7 +175,7 @@ class Group:
         alike: dict[object, list[tuple[Reading, Seen]]] = {}
         for index, reading in enumerate(readings):
             seen = self._judge(reading)
-            table, _series, revision, identity, new, _value = seen
+            table, _series, revision, identity, _raw, new, _value = seen
             results.append(Appended(identity, revision, new))
             if new:
                 shared = freeze_key(reading, revision)
@@ -181,7 +186,7 @@ class Group:
         for same in alike.values():
             stored = tuple(self._write(reading, seen) for reading, seen in same)
             reading, seen = same[0]
-            if reading.verdict is not Verdict.HELD:
+            if reading.verdict is not _HELD:
                 self._publish(seen[0], stored)
         return tuple(results)
 
@@ -209,14 +214,15 @@ class Group:
             latest = self._latest(table, number, time_ms)
             if latest is not None:
                 if latest[2] == content:
-                    return (table, number, latest[0], latest[1], False, value)
+                    known, identity = latest[0], latest[1]
+                    return (table, number, known, identity, bytes.fromhex(identity), False, value)
                 revision = latest[0] + 1
         if last_ms is None or time_ms > last_ms:
             newest[number] = time_ms
         identity = read_id(meter, point, time_ms, interval_s, revision, content)
         if self._careful:
             revision, identity = self._without_clash(reading, table, revision, content)
-        return (table, number, revision, identity, True, value)
+        return (table, number, revision, identity, bytes.fromhex(identity), True, value)
 
     def _latest(self, table: DayTable, series: int, time_ms: int) -> tuple[int, str, str] | None:
         """Revision, id and content of what the file has for this key."""
@@ -262,7 +268,7 @@ class Group:
             revision += 1
 
     def _write(self, reading: Reading, seen: Seen) -> Kept:
-        table, series, revision, identity, _new, value = seen
+        table, series, revision, identity, raw_id, _new, value = seen
         state = self.state
         record_class = table.record_class
         rid = state.next_rid[record_class]
@@ -276,7 +282,7 @@ class Group:
                 series,
                 reading.time_ms,
                 revision,
-                bytes.fromhex(identity),
+                raw_id,
                 state.names.get(service_point) or self.intern(service_point),
                 value,
                 self._form(reading, str(reading.multiplier)),
@@ -286,8 +292,8 @@ class Group:
                 xid,
             )
         )
-        if record_class is RecordClass.BILLING and point_facts(reading.point).register:
-            good = reading.verdict is Verdict.OK and reading.status is Status.ACTUAL
+        if record_class is _BILLING and point_facts(reading.point).register:
+            good = reading.verdict is _OK and reading.status is _ACTUAL
             if not good and state.bases.replaces(series, reading.time_ms, revision):
                 self.flush_readings()  # the base before is looked for in the file
             state.bases.judge(series, value, reading.time_ms, revision, good=good)
@@ -338,11 +344,11 @@ class Group:
         series = seen[1]
         if reading.interval_s is not None:
             series = self.series(reading.meter, reading.point, None)
-        if reading.verdict is Verdict.HELD or reading.value is None:
-            reason = "held" if reading.verdict is Verdict.HELD else "no_value"
+        if reading.verdict is _HELD or reading.value is None:
+            reason = "held" if reading.verdict is _HELD else "no_value"
             self._reason_rows.setdefault(table, []).append((reason, due_ms, series))
             return
-        if reading.status in (Status.ESTIMATED, Status.SUBSTITUTED):
+        if reading.status is not _ACTUAL and reading.status in _ESTIMATES:
             became = DueState.ESTIMATED
         elif reading.source is Source.BACKFILL:
             became = DueState.BACKFILLED
@@ -351,7 +357,7 @@ class Group:
         rows = self._settle_rows.get(table)
         if rows is None:
             rows = self._settle_rows[table] = []
-        rows.append((DUE_CODE[became], bytes.fromhex(seen[3]), due_ms, series))
+        rows.append((DUE_CODE[became], seen[4], due_ms, series))
 
     def _add_exchange(self, exchange: Exchange, xid: int, record_class: RecordClass) -> None:
         place = (record_class, exchange.received_ms // DAY_MS)
@@ -381,11 +387,11 @@ class Group:
     def _keep_longer(self, exchange: Exchange, xid: int) -> None:
         """A billing value came from an attempt that was filed as telemetry: move it."""
         self._flush_exchanges()
-        prefix, day = EXCHANGE_PREFIX[RecordClass.TELEMETRY], exchange.received_ms // DAY_MS
+        prefix, day = EXCHANGE_PREFIX[_TELEMETRY], exchange.received_ms // DAY_MS
         if day in self.state.tables.get(prefix, ()):
             short = table_name(prefix, day)
             self.connection.execute(f"DELETE FROM {short} WHERE xid=?", (xid,))  # noqa: S608
-        self._add_exchange(exchange, xid, RecordClass.BILLING)
+        self._add_exchange(exchange, xid, _BILLING)
         self.new_exchanges.append(exchange)
 
     # -- writing
@@ -405,7 +411,7 @@ class Group:
             self._stream_rows.clear()
             self._runs.clear()
         self._flush_due()
-        self.state.bases.write(self.state.next_rid[RecordClass.BILLING])
+        self.state.bases.write(self.state.next_rid[_BILLING])
         self.state.write_numbers(self.touched)
 
     def flush_readings(self) -> None:
@@ -415,8 +421,7 @@ class Group:
 
     def _flush_readings(self, table: DayTable) -> None:
         if table.rows:
-            sql = codec.insert_sql(table.name, codec.READING_WIDTH)
-            self.connection.executemany(sql, table.rows)
+            codec.insert_rows(self.connection, table.name, codec.READING_WIDTH, table.rows)
             table.rows.clear()
 
     def _flush_words(self) -> None:
@@ -428,7 +433,7 @@ class Group:
     def _flush_exchanges(self) -> None:
         for (record_class, day), rows in self._exchange_rows.items():
             name = table_name(EXCHANGE_PREFIX[record_class], day)
-            self.connection.executemany(codec.insert_sql(name, codec.EXCHANGE_WIDTH), rows)
+            codec.insert_rows(self.connection, name, codec.EXCHANGE_WIDTH, rows)
         self._exchange_rows.clear()
 
     def _flush_due(self) -> None:

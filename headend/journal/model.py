@@ -25,6 +25,8 @@ class RecordClass(IntEnum):
     BILLING = 1
     TELEMETRY = 2
 
+    __hash__ = int.__hash__  # of a plain Enum it would be a call into Python
+
 
 CLASS_NAMES = {c.name.lower(): c for c in RecordClass}
 
