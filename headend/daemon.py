@@ -27,6 +27,7 @@ from headend.api import ApiError, ApiServer
 from headend.bus import Bus, BusSettings
 from headend.config import Config
 from headend.domain.clock import Clock, SystemClock, from_iso, iso
+from headend.domain.errors import JournalDamaged
 from headend.domain.meter import Event, Meter, MeterExchange
 from headend.drivers import Dlt645Session, reading_json
 from headend.feed.embedded_broker import embedded_broker
@@ -34,6 +35,7 @@ from headend.feed.publisher import Publisher
 from headend.feed.settings import FeedSettings
 from headend.journal import Base as JournalBase
 from headend.journal import ConsumerSpec, Journal, JournalSettings
+from headend.journal.retention import Retention
 from headend.messages.configured import configured_broker
 from headend.messages.requests import PointAnswer
 from headend.supervisor import Supervisor, TaskState
@@ -99,7 +101,8 @@ async def run_daemon(
         settings=_journal_settings(config),
     )
     try:
-        async with Supervisor(on_death=_log_death) as supervisor:
+        async with Supervisor(on_death=_log_death, fatal=(JournalDamaged,)) as supervisor:
+            supervisor.start("journal", journal.wait_damaged)
             parts = await _stand_up(config, clock, journal, supervisor)
             _start_feed(parts)
             _start_api(parts)
@@ -109,7 +112,8 @@ async def run_daemon(
                 config.headend.name, __version__, journal.epoch,
                 len(parts.registry.all()), len(parts.buses),
             )  # fmt: skip
-            await stop.wait()
+            # A damaged journal ends the process: only a new start can set it aside.
+            await supervisor.run_until(stop)
             log.warning("headend=%s: going down", config.headend.name)
             for name in [n for n in supervisor.states if n.startswith(("poll:", "due-points"))]:
                 await supervisor.stop(name)
@@ -170,6 +174,14 @@ async def _stand_up(
         rules=RuleSet(),
         not_before_ms=keeper.begun_ms,
     )
+    retention = Retention(
+        journal,
+        zone=zone,
+        clock=clock,
+        billing_days=config.retention.billing_days,
+        telemetry_days=config.retention.telemetry_days,
+    )
+    supervisor.start("retention", retention.run)
     supervisor.start("due-points", keeper.run)
     for name, bus in buses.items():
         supervisor.start(f"bus:{name}", bus.run)

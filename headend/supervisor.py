@@ -31,13 +31,21 @@ class TaskState:
 class Supervisor:
     """Owns the tasks that are handed to it. Use as an async context manager.
 
-    Leaving the context cancels every task, newest first, and waits for each.
+    Leaving the context cancels every task, newest first, and waits for each. A task that dies of
+    one of the `fatal` errors is not restarted: the whole is beyond what a restart of one task can
+    mend, and `run_until` raises it.
     """
 
-    def __init__(self, on_death: Callable[[TaskState], None] | None = None) -> None:
+    def __init__(
+        self,
+        on_death: Callable[[TaskState], None] | None = None,
+        fatal: tuple[type[Exception], ...] = (),
+    ) -> None:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.states: dict[str, TaskState] = {}
         self._on_death = on_death
+        self._fatal = fatal
+        self._fatal_error: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
 
     async def __aenter__(self) -> Self:
         return self
@@ -63,6 +71,16 @@ class Supervisor:
         await asyncio.gather(task, return_exceptions=True)
         self.states[name].running = False
 
+    async def run_until(self, stop: asyncio.Event) -> None:
+        """Until `stop` is set. Raises the first fatal error, once there is one."""
+        wanted = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            await asyncio.wait((wanted, self._fatal_error), return_when=asyncio.FIRST_COMPLETED)
+            if self._fatal_error.done():
+                raise self._fatal_error.result()
+        finally:
+            wanted.cancel()
+
     async def stop_all(self) -> None:
         """Stop every task, the newest first: what was started last stands on the earlier ones."""
         for name in reversed(list(self._tasks)):
@@ -82,6 +100,10 @@ class Supervisor:
             except Exception as error:
                 state.last_error = f"{type(error).__name__}: {error}"
                 log.exception("task=%s died restarts=%d", state.name, state.restarts)
+                if isinstance(error, self._fatal):
+                    if not self._fatal_error.done():
+                        self._fatal_error.set_result(error)
+                    return
             finally:
                 state.running = False
             state.restarts += 1

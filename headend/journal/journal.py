@@ -17,7 +17,7 @@ import msgspec
 
 from headend.domain.clock import Clock
 from headend.domain.due import DueKey, DuePoint
-from headend.domain.errors import JournalError
+from headend.domain.errors import JournalDamaged, JournalError
 from headend.domain.exchange import Exchange
 from headend.domain.meter import Event
 from headend.domain.reading import Reading
@@ -83,6 +83,7 @@ class Journal:
         self._room = asyncio.Event()
         self._room.set()
         self._closed = False
+        self._died = False
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._waiting: set[asyncio.Future[Any]] = set()
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="journal-reader")
@@ -138,6 +139,14 @@ class Journal:
             # writer's may.
             self._readers.submit(self._close_reader)
         await asyncio.shield(self._ended)
+
+    async def wait_damaged(self) -> None:
+        """JournalDamaged once the writer has ended without being asked to; else waits for ever."""
+        await asyncio.shield(self._ended)
+        if self._died:
+            msg = f"the journal {self.path} can no longer be written; start again to set it aside"
+            raise JournalDamaged(msg)
+        await asyncio.Event().wait()
 
     # -- appending
 
@@ -469,6 +478,7 @@ class Journal:
         """The writer has let go of the file, at the end or because it died."""
         if not self._closed:
             self._closed = True
+            self._died = True
             self._readers.submit(self._read_connection.close)
             log.error("journal=%s its writer thread has died", self.path)
         self._room.set()

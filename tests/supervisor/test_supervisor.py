@@ -64,3 +64,29 @@ async def test_two_tasks_of_one_name_are_an_error() -> None:
         supervisor.start("one", forever)
         with pytest.raises(ValueError, match="running already"):
             supervisor.start("one", forever)
+
+
+async def test_fatal_error_ends_the_whole_instead_of_a_restart() -> None:
+    class BeyondMending(Exception):
+        pass
+
+    runs = 0
+
+    async def dies() -> None:
+        nonlocal runs
+        runs += 1
+        raise BeyondMending
+
+    stop = asyncio.Event()
+    async with Supervisor(fatal=(BeyondMending,)) as supervisor:
+        supervisor.start("one", dies)
+        with pytest.raises(BeyondMending):
+            await asyncio.wait_for(supervisor.run_until(stop), 10)
+    assert runs == 1
+
+
+async def test_running_until_stop_ends_when_stop_is_set() -> None:
+    stop = asyncio.Event()
+    async with Supervisor() as supervisor:
+        stop.set()
+        await asyncio.wait_for(supervisor.run_until(stop), 10)
