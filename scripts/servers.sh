@@ -4,7 +4,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 PATH=$PATH:/usr/sbin
-missing=()
-command -v mosquitto >/dev/null 2>&1 || missing+=(mosquitto)
-command -v socat >/dev/null 2>&1 || missing+=(socat)
-if (( ${#missing[@]} )); then scripts/apt-install.sh "${missing[@]}"; fi
+command -v mosquitto >/dev/null 2>&1 || scripts/apt-install.sh mosquitto

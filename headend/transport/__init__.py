@@ -4,6 +4,7 @@ It does not interpret bytes, keeps no queue of requests and never opens a port a
 the bus decides that.
 """
 
-from headend.transport.link import Link, Receiver, Returning, make_link
+from headend.transport.factory import make_link
+from headend.transport.link import Link, Receiver, Returning
 
 __all__ = ["Link", "Receiver", "Returning", "make_link"]

@@ -1,10 +1,7 @@
-"""What a byte link is, and the one place that makes one from its specification."""
+"""What a byte link is."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
-
-from headend.domain.errors import ConfigError
-from headend.domain.link import LinkSpec, SerialSpec, TcpSpec
 
 
 class Receiver(Protocol):
@@ -65,19 +62,3 @@ class Returning(Protocol):
     def present(self) -> bool:
         """The device's path exists (a plugged-in adapter shows up here first)."""
         ...
-
-
-def make_link(spec: LinkSpec) -> Link:
-    """The link of a specification, not yet open. ConfigError for kinds that are not available."""
-    # Imported here so that a head-end without serial ports never loads the serial driver.
-    if isinstance(spec, SerialSpec):
-        from headend.transport.serial_link import SerialLink  # noqa: PLC0415
-
-        return SerialLink(spec)
-    if isinstance(spec, TcpSpec):
-        from headend.transport.tcp_link import TcpLink  # noqa: PLC0415
-
-        return TcpLink(spec)
-    kind = type(spec).__name__.removesuffix("Spec").lower()
-    msg = f"links of kind {kind} are not available in this version"
-    raise ConfigError(msg, hint="use serial:// or tcp://")
