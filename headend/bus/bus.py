@@ -30,6 +30,7 @@ STEP_S_MAX = 5.0  # an idle bus, or one without its port, takes a step at least 
 PRESENT_POLL_S = 0.25  # how soon a device path that comes back is noticed
 
 _ANSWERS = frozenset({Outcome.REPLY, Outcome.REFUSED})
+_UNANSWERED = frozenset((Outcome.SILENCE, Outcome.INCOMPLETE, Outcome.ECHO_ONLY, Outcome.FOREIGN))
 
 
 class Bus:
@@ -428,7 +429,7 @@ class Bus:
                 received_ms=received_ms,
                 took_s=ended_at - sent_at,
             )
-            self._line_after(attempt, request.device, sent_at, asked_at)
+            self._line_after(attempt, pending, sent_at, asked_at)
         return exchange
 
     def _send(self, attempt: Attempt, payload: bytes) -> None:
@@ -440,7 +441,9 @@ class Bus:
             return
         self._arm(attempt.ends_at)
 
-    def _line_after(self, attempt: Attempt, device: str, sent_at: float, asked_at: float) -> None:
+    def _line_after(
+        self, attempt: Attempt, pending: Pending, sent_at: float, asked_at: float
+    ) -> None:
         """When the line is free again, and who pays for the time."""
         assert self._loop is not None
         assert attempt.outcome is not None
@@ -448,7 +451,11 @@ class Bus:
         settings = self._settings
         if attempt.outcome in _ANSWERS:
             assert attempt.last_byte_at is not None
-            self._quiet_s = settings.gap_ms / 1000
+            # After an earlier try that nobody seemed to answer this may be its late reply, and the
+            # reply to the latest try still to come: it must not meet the same question again.
+            is_late = not _UNANSWERED.isdisjoint(pending.outcomes)
+            quiet_ms = settings.silence_after_timeout_ms if is_late else settings.gap_ms
+            self._quiet_s = max(quiet_ms, settings.gap_ms) / 1000
             self._clear_at = max(self._clear_at, attempt.last_byte_at + self._quiet_s)
         else:
             self._quiet_s = max(settings.silence_after_timeout_ms, settings.gap_ms) / 1000
@@ -456,7 +463,7 @@ class Bus:
             self._clear_at = max(quiet_since, asked_at) + self._quiet_s
         self._busy_s += now - sent_at
         line_s = max(now, self._clear_at) - sent_at
-        self._devices.attempted(device, attempt.outcome, now, line_s)
+        self._devices.attempted(pending.request.device, attempt.outcome, now, line_s)
 
     @staticmethod
     def _fail(pending: Pending, error: BusError) -> None:

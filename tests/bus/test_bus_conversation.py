@@ -358,3 +358,23 @@ def test_packets_of_a_network_may_pause_within_a_frame():
             assert got.reply == answer(got.request)
 
     run_virtual(scenario())
+
+
+def test_late_reply_to_the_first_try_does_not_shift_the_answers_of_the_same_question():
+    """The late reply settles the second try; that try's own reply meets a silent line."""
+
+    def peer(request, number):
+        if number == 1:
+            return [Say(answer(request, b"one"), 1.3)]
+        if number == 2:
+            return [Say(answer(request, b"two"), 0.4)]
+        return [Say(answer(request, b"three"))]
+
+    async def scenario():
+        async with line(peer, reply_timeout_ms=500, silence_after_timeout_ms=500) as bench:
+            first = await bench.bus.exchange(ask())
+            second = await bench.bus.exchange(ask())
+            assert first.reply == answer(first.request, b"one")
+            assert second.reply == answer(second.request, b"three")
+
+    run_virtual(scenario())
