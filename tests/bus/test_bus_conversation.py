@@ -368,7 +368,7 @@ def test_late_reply_to_the_first_try_does_not_shift_the_answers_of_the_same_ques
             return [Say(answer(request, b"one"), 1.3)]
         if number == 2:
             return [Say(answer(request, b"two"), 0.4)]
-        return [Say(answer(request, b"three"))]
+        return [Say(answer(request, b"three"), 0.4)]
 
     async def scenario():
         async with line(peer, reply_timeout_ms=500, silence_after_timeout_ms=500) as bench:
