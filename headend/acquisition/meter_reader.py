@@ -31,7 +31,7 @@ from headend.domain.errors import (
     Refused,
 )
 from headend.domain.meter import Event, Meter
-from headend.domain.reading import Reading, Source, Status, Verdict
+from headend.domain.reading import Reading, Side, Source, Status, Verdict
 from headend.drivers import PointResult
 from headend.journal import Birth, Journal
 from headend.vee import Base, Candidate, Judgement, RuleSet, judge
@@ -41,6 +41,11 @@ log = logging.getLogger(__name__)
 
 AFTER_HELD = "after_held"
 REGISTER_HELD = "register_held"
+REGISTER_DIGITS = 6
+ONE = Decimal(1)
+
+# A member of an Enum costs as much as three lookups of a global.
+_ACTUAL, _SECONDARY, _HELD = Status.ACTUAL, Side.SECONDARY, Verdict.HELD
 
 
 class MeterSession(Protocol):
@@ -148,7 +153,10 @@ class MeterReader:
 
     def turn(self, meter: str) -> asyncio.Lock:
         """Held while a meter is read, and while it is exchanged: a read is before or after."""
-        return self._turns.setdefault(meter, asyncio.Lock())
+        turn = self._turns.get(meter)
+        if turn is None:
+            turn = self._turns[meter] = asyncio.Lock()
+        return turn
 
     def left(self, meter: str) -> None:
         """This meter no longer hangs there: nothing more is read under its name."""
@@ -228,7 +236,7 @@ class MeterReader:
         if result.value is None:
             return None
         found = self._after_held(meter, result, self._judgement(meter, result))
-        if found.verdict is Verdict.HELD or found.rolled_over:
+        if found.verdict is _HELD or found.rolled_over:
             return None
         reading = self._reading(meter, want, result, found, source)
         self._build_on(meter, reading, found)
@@ -321,7 +329,7 @@ class MeterReader:
         reading = taken.reading
         assert reading is not None
         if self._build_on(meter, reading, found) and found.rolled_over:
-            fields = {"meter": meter.id, "point": reading.point, "digits": 6}
+            fields = {"meter": meter.id, "point": reading.point, "digits": REGISTER_DIGITS}
             await self._journal.append_event(Event("rollover", reading.time_ms, fields))
         return taken
 
@@ -342,61 +350,71 @@ class MeterReader:
         if result.meter_time_ms is not None:
             offset_ms = result.meter_time_ms - result.time_ms
             self._clock_offset_s[meter.id] = offset_ms / 1000
-        kind = quantity(result.point).kind
-        if kind != "register":
-            new = Candidate(
-                point=result.point,
-                kind=kind,
-                unit=result.unit,
-                value=result.value,
-                time_ms=result.time_ms,
-                multiplier=meter.multiplier,
-                capacity_kw=meter.capacity_kw,
-            )
-            return judge(self._rules, new, None)
+        point, value = result.point, result.value
+        known = quantity(point)
+        is_register = known.kind == "register"
+        # By position, here and in `_reading`: names would double what making one costs.
         new = Candidate(
-            point=result.point,
-            kind=kind,
-            unit=result.unit,
-            value=result.value,
-            time_ms=result.time_ms,
-            multiplier=meter.multiplier,
-            capacity_kw=meter.capacity_kw,
-            count=_count(int(result.value.as_tuple().exponent)),
-            clock_offset_s=self._clock_offset_s.get(meter.id),
+            point,
+            known.kind,
+            result.unit,
+            value,
+            result.time_ms,
+            meter.multiplier,
+            meter.capacity_kw,
+            REGISTER_DIGITS,
+            _count(value) if is_register else ONE,
+            self._clock_offset_s.get(meter.id) if is_register else None,
         )
-        return judge(self._rules, new, self._bases.get((meter.id, result.point)))
+        base = self._bases.get((meter.id, point)) if is_register else None
+        return judge(self._rules, new, base)
 
     def _reading(
         self, meter: Meter, want: Wanted, result: PointResult, found: Judgement, source: Source
     ) -> Reading:
-        assert result.time_ms is not None
-        received_ms = result.exchange.received_ms if result.exchange else self._clock.now_ms()
+        time_ms = result.time_ms
+        assert time_ms is not None
+        exchange = result.exchange
+        received_ms = self._clock.now_ms() if exchange is None else exchange.received_ms
         due = want.due
-        fits = due is not None and abs(result.time_ms - due.due_ms) <= due.tolerance_ms
+        due_ms = None
+        if due is not None and abs(time_ms - due.due_ms) <= due.tolerance_ms:
+            due_ms = due.due_ms
         return Reading(
-            meter=meter.id,
-            service_point=meter.service_point,
-            point=result.point,
-            value=result.value,
-            unit=result.unit,
-            time_ms=result.time_ms,
-            received_ms=received_ms,
-            due_ms=due.due_ms if due is not None and fits else None,
-            verdict=found.verdict,
-            flags=found.flags,
-            multiplier=meter.multiplier,
-            late=due is not None and fits and received_ms > due.window_end_ms,
-            source=source,
-            meter_time_ms=result.meter_time_ms,
-            exchange=result.exchange,
+            meter.id,
+            meter.service_point,
+            result.point,
+            result.value,
+            result.unit,
+            time_ms,
+            received_ms,
+            None,  # interval_s
+            due_ms,
+            _ACTUAL,
+            found.verdict,
+            found.flags,
+            meter.multiplier,
+            _SECONDARY,
+            due is not None and due_ms is not None and received_ms > due.window_end_ms,
+            False,  # noqa: FBT003 - final
+            source,
+            result.meter_time_ms,
+            exchange,
         )
 
 
-@lru_cache(maxsize=64)
-def _count(exponent: int) -> Decimal:
+def _count(value: Decimal) -> Decimal:
     """One step of the last digit of a number."""
-    return Decimal(1).scaleb(exponent)
+    text = str(value)
+    if "E" in text:
+        return ONE.scaleb(int(value.as_tuple().exponent))
+    point = text.find(".")
+    return _step(len(text) - point - 1 if point >= 0 else 0)
+
+
+@lru_cache(maxsize=64)
+def _step(decimals: int) -> Decimal:
+    return ONE.scaleb(-decimals)
 
 
 def _decided(taken: Taken, verdict: Verdict, flag: str | None = None) -> Taken:

@@ -205,21 +205,23 @@ class Dlt645Session:
             single = True
             occurred_ms = to_ms(members[1].at(self._zone))
         if number is not None and single:
-            texts: tuple[str | None, ...] = (format(number, "f"),)
+            text = str(number)
+            texts: tuple[str | None, ...] = (format(number, "f") if "E" in text else text,)
         else:
             texts = tuple(value_text(member, self._zone) for member in members)
         return PointResult(
-            point=target.point,
-            di=target.di,
-            value=number if single else None,
-            unit=target.unit,
-            time_ms=time_ms,
-            exchange=exchange,
-            attempts=exchange.attempt,
-            error=None,
-            occurred_ms=occurred_ms,
-            texts=texts[:1] if single else texts,
-            exchanges=tuple(trail),
+            target.point,
+            target.di,
+            number if single else None,
+            target.unit,
+            time_ms,
+            exchange,
+            exchange.attempt,
+            None,  # error
+            None,  # meter_time_ms
+            occurred_ms,
+            texts[:1] if single else texts,
+            tuple(trail),
         )
 
     async def _read_clock(self, target: Target, ask: _Ask, trail: _Trail) -> PointResult:
@@ -372,15 +374,15 @@ class Dlt645Session:
         question = self._questions.get(di) or self._question(di)
         exchange = await self._port.exchange(
             BusRequest(
-                device=self._address,
-                payload=question.payload,
-                delimiter=DELIMITER,
-                match=question.match,
-                reply_bytes=question.reply_bytes,
-                priority=ask.priority,
-                attempts=ask.attempts,
-                timeout_s=self._timeout_s,
-                deadline=ask.deadline,
+                self._address,
+                question.payload,
+                DELIMITER,
+                question.match,
+                question.reply_bytes,
+                ask.priority,
+                ask.attempts,
+                self._timeout_s,
+                ask.deadline,
             )
         )
         trail.append(exchange)

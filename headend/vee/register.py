@@ -130,11 +130,13 @@ def _register(rules: RuleSet, new: Candidate, base: Base | None) -> Judgement:
         return Judgement(Verdict.HELD, ("out_of_range",), why)
     if base is None or new.time_ms < base.time_ms:
         return OK  # nothing before it to compare with; an older value is judged by its neighbours
+    delta = new.value - base.value
+    if 0 <= delta <= new.count:
+        return OK  # it stands, or has just gone on by one count: believable after any time
     capacity_kw = rules.capacity_kw if new.capacity_kw is None else new.capacity_kw
     hours = Decimal(new.time_ms - base.time_ms) / MS_PER_HOUR
     # Both ends are cut down to a count of the register, so one count may appear from nothing.
     most = capacity_kw * hours / new.multiplier + new.count
-    delta = new.value - base.value
     if delta > most:
         why = f"+{delta} {new.unit} in {hours:.4f} h, the connection allows {most:.2f}"
         return Judgement(Verdict.HELD, ("too_fast",), why)

@@ -3,7 +3,7 @@
 A reply is believed only when everything agrees: direction, address, function and identifier.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from protocols.dlt645.catalogue import lookup
 from protocols.dlt645.frame import (
@@ -38,6 +38,13 @@ class ReadRequest:
     address: str
     di: str
     raw: bytes
+    reply_head: bytes = field(init=False, repr=False, compare=False)
+    reply_di: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """What every plain reply has in common with the request."""
+        object.__setattr__(self, "reply_head", self.raw[:8] + bytes((_REPLY,)))
+        object.__setattr__(self, "reply_di", self.raw[10:_PAYLOAD_AT])
 
 
 def read_request(address: str, di: str) -> ReadRequest:
@@ -68,12 +75,12 @@ def match(request: ReadRequest, raw: bytes) -> Match:
     REPLY is also a frame that settles the request without a value (`reply_payload` says why): one
     whose reply goes on in further frames, one in the 1997 edition.
     """
-    if _is_plain_reply(request.raw, raw):
+    if _is_plain_reply(request, raw):
         return Match.REPLY
     return _match(request, parse(raw))
 
 
-def _is_plain_reply(asked: bytes, raw: bytes) -> bool:
+def _is_plain_reply(request: ReadRequest, raw: bytes) -> bool:
     """The usual case, told from the bytes alone: same start bytes, address and identifier, 91H.
 
     Says no to everything that has to be looked at more closely; a test holds it to `_match`.
@@ -81,10 +88,9 @@ def _is_plain_reply(asked: bytes, raw: bytes) -> bool:
     size = len(raw)
     return (
         size >= _PAYLOAD_AT + 2
-        and raw[8] == _REPLY
+        and raw.startswith(request.reply_head)
         and raw[9] + OVERHEAD_BYTES == size
-        and raw[:8] == asked[:8]
-        and raw[10:_PAYLOAD_AT] == asked[10:_PAYLOAD_AT]
+        and raw.startswith(request.reply_di, 10)
         and raw[-1] == END
         and sum(raw[:-2]) & 0xFF == raw[-2]
     )
@@ -128,7 +134,7 @@ def reply_payload(request: ReadRequest, raw: bytes) -> bytes:
     frames, and a part is never taken for the whole), `edition_1997` (the meter speaks the old
     edition), `bad_refusal`, `not_the_reply`.
     """
-    if _is_plain_reply(request.raw, raw):
+    if _is_plain_reply(request, raw):
         return raw[_PAYLOAD_AT:-2].translate(SUBTRACT_33H)
     frame = parse(raw)
     kind = _match(request, frame)

@@ -37,6 +37,26 @@ def test_register_that_stands_still_is_believed() -> None:
     assert judge(RULES, register("100.00"), base("100.00")).verdict is Verdict.OK
 
 
+@given(
+    st.integers(0, 99_999_999),
+    st.integers(0, 1),
+    st.integers(0, 10 * 366 * 24 * HOUR_MS),
+    st.decimals(0, 1_000_000, places=3),
+    st.decimals("0.001", 1_000_000, places=3),
+)
+def test_a_step_of_one_count_is_within_what_the_connection_allows_at_any_time(
+    counts: int, step: int, after_ms: int, capacity_kw: Decimal, multiplier: Decimal
+) -> None:
+    one = Decimal("0.01")
+    most = capacity_kw * (Decimal(after_ms) / HOUR_MS) / multiplier + one
+    assert step * one <= most
+    new = Candidate(
+        "active_import_total", "register", "kWh", min(counts + step, 99_999_999) * one, after_ms,
+        multiplier, capacity_kw,
+    )  # fmt: skip
+    assert judge(RULES, new, Base(counts * one, 0)).verdict is Verdict.OK
+
+
 def test_one_bad_zero_is_held_as_backward() -> None:
     found = judge(RULES, register("0.00"), base("53700.00"))
     assert (found.verdict, found.flags) == (Verdict.HELD, ("backward",))
