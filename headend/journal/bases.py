@@ -79,7 +79,10 @@ class Bases:
         base = self._bases.get(series)
         if good and value is not None:
             if base is None or time_ms >= base[1]:
-                self.change(series, (value, time_ms))
+                # As `change`, without asking again.
+                self._undo.setdefault(series, base)
+                self._bases[series] = (value, time_ms)
+                self._dirty.add(series)
         elif base is not None and base[1] == time_ms and revision > 1:
             self.change(series, self._last_good(series, time_ms))
 

@@ -45,7 +45,7 @@ from headend.journal.worker import WriterThread
 from headend.journal.writer import (
     BirthsOp,
     EventOp,
-    ExchangeOp,
+    ExchangesOp,
     FailedOp,
     Op,
     Outcomes,
@@ -174,7 +174,12 @@ class Journal:
         if self._closed or self._rows >= 2 * self._settings.queue_rows_max:
             self._writer.exchanges_dropped += 1
             return
-        self._push(ExchangeOp(exchange))
+        last = self._outbox[-1] if self._outbox else None
+        if type(last) is ExchangesOp:
+            last.exchanges.append(exchange)
+            self._rows += 1
+        else:
+            self._push(ExchangesOp([exchange]))
 
     async def append_event(self, event: Event) -> int:
         """Record an event and put it on the streams; its number, after the commit."""

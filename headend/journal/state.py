@@ -79,7 +79,8 @@ class KnownExchanges:
 
     def get(self, exchange: Exchange) -> tuple[int, RecordClass] | None:
         """Row id and the class of its table, None when not known (any more)."""
-        return self._recent.get(exchange) or self._older.get(exchange)
+        known = self._recent.get(exchange)
+        return self._older.get(exchange) if known is None else known
 
     def put(self, exchange: Exchange, xid: int, record_class: RecordClass) -> None:
         """Remember one."""

@@ -48,12 +48,16 @@ class BirthsOp:
 
 
 @dataclass(slots=True, eq=False)
-class ExchangeOp:
-    """An attempt on a bus."""
+class ExchangesOp:
+    """Attempts on buses, one after the other. Grows until it is handed over."""
 
-    exchange: Exchange
-    rows: ClassVar[int] = 1
+    exchanges: list[Exchange]
     lazy: ClassVar[bool] = True
+
+    @property
+    def rows(self) -> int:
+        """An attempt is a row."""
+        return len(self.exchanges)
 
 
 @dataclass(slots=True, eq=False)
@@ -100,7 +104,7 @@ class SoloOp:
     lazy: ClassVar[bool] = False
 
 
-GroupOp = BirthsOp | ExchangeOp | EventOp | ReceiptOp | FailedOp
+GroupOp = BirthsOp | ExchangesOp | EventOp | ReceiptOp | FailedOp
 Op = GroupOp | SoloOp
 
 
@@ -213,8 +217,8 @@ class Writer:
                 for event in self.space.events(now_ms):
                     group.event(event)
             for op in ops:
-                if type(op) is ExchangeOp:  # the most frequent by far
-                    unclaimed.append(op.exchange)
+                if type(op) is ExchangesOp:
+                    unclaimed += op.exchanges
                 else:
                     self._put(op, group, level, outcomes)
             settled = self._write_unclaimed(group, unclaimed, level)
