@@ -27,11 +27,12 @@ from simulators.street import Street, StreetPlan, plan_street
 
 MARK = ".headend-demo"
 METERS = 12
+BUSES_PTY, BUSES_TCP = 4, 2  # two meters a bus: a round takes a fraction of the shortest interval
 SPEED = 60
 SEED = 2026
 POINTS = ("active_import_total", "active_export_total", "active_power_total", "voltage_a")
-START_UP_S = 3.0
-START_UP_CHECKS = 4  # the two processes need about this many times what a check of the file needs
+START_UP_S = 5.0
+START_UP_CHECKS = 5  # the two processes need about this many times what a check of the file needs
 GOING_DOWN_S = 12.0
 INTERVALS_S = (10, 6, 5, 4)
 ROUNDS_MIN = 2
@@ -175,7 +176,7 @@ class _Demo:
             loop.add_signal_handler(number, self._stop.set)
         now_ms = self._clock.now_ms()
         plan = plan_street(
-            seed=SEED, start_ms=now_ms, meters=METERS, buses_pty=2, buses_tcp=1,
+            seed=SEED, start_ms=now_ms, meters=METERS, buses_pty=BUSES_PTY, buses_tcp=BUSES_TCP,
             directory=self._directory, speed=SPEED,
         )  # fmt: skip
         street = Street(plan, clock=self._clock.now_ms)
@@ -251,7 +252,8 @@ class _Demo:
             truth: dict[str, Any] = {}
             while not self._stop.is_set():
                 self._check_children()
-                progress = await asyncio.to_thread(view.update, self._clock.now_ms())
+                looked_ms = self._clock.now_ms()
+                progress = await asyncio.to_thread(view.update, looked_ms)
                 refresh()
                 now_ms = self._clock.now_ms()
                 if not is_on and not truth and progress.settled >= progress.per_round > 0:
@@ -265,18 +267,19 @@ class _Demo:
                         truth["end"] = self._shown(street)
                         is_on = False
                         say("the street is switched off, last round of readings")
-                    if rounds.until_ms is not None and self._is_over(progress, now_ms, rounds):
+                    if rounds.until_ms is not None and self._is_over(progress, looked_ms, rounds):
                         break
                 await self._pause(0.5)
             final = await asyncio.to_thread(view.update, self._clock.now_ms())
         await self._end_children()
         return self._conclude(view, final, truth, rounds)
 
-    def _is_over(self, progress: Progress, now_ms: int, rounds: Rounds) -> bool:
+    def _is_over(self, progress: Progress, looked_ms: int, rounds: Rounds) -> bool:
+        """Whether the last round, as seen at `looked_ms`, is done with; or will never be."""
         assert rounds.until_ms is not None
-        if now_ms < rounds.until_ms - rounds.interval_s * 1000:
+        if looked_ms < rounds.until_ms - rounds.interval_s * 1000:
             return False
-        return progress.is_complete or now_ms > rounds.until_ms + int(GOING_DOWN_S * 1000)
+        return progress.is_complete or looked_ms > rounds.until_ms + int(GOING_DOWN_S * 1000)
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -284,15 +287,13 @@ class _Demo:
                 await self._stop.wait()
 
     def _shown(self, street: Street) -> dict[str, dict[str, Decimal]]:
+        # These two alone: sums over all registers would keep the meters from answering.
         points = {"import": POINTS[0], "export": POINTS[1]}
-        return {
-            meter: {
-                direction: street.truth(meter)[point].shown
-                for direction, point in points.items()
-                if point in street.truth(meter)
-            }
-            for meter in street.meters
-        }
+        shown: dict[str, dict[str, Decimal]] = {}
+        for meter in street.meters:
+            registers = street.truth(meter, points=points.values())
+            shown[meter] = {d: registers[p].shown for d, p in points.items() if p in registers}
+        return shown
 
     def _conclude(
         self, view: DemoView, progress: Progress, truth: dict[str, Any], rounds: Rounds
