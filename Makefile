@@ -7,7 +7,7 @@ PATHS := headend protocols simulators tests benchmarks
 .PHONY: run test install servers lint soak fuzz bench clean
 
 run: install
-	.venv/bin/headend demo $(ARGS)
+	@.venv/bin/headend demo $(ARGS)
 
 test: install servers lint
 	$(PYTHON) -m pytest -q

@@ -28,17 +28,19 @@ if ! python=$(find_python); then
     python=$(find_python) || { say "Debian's python3 is older than 3.11"; exit 1; }
 fi
 
-wanted=$(cat requirements.lock pyproject.toml scripts/setup.sh | sha256sum | cut -c1-64)
-if [ -x $venv/bin/headend ] && [ -f $stamp ] && [ "$(cat $stamp)" = "$wanted" ]; then
+# The place counts too: a virtual environment does not survive being moved.
+wanted=$({ pwd -P; cat requirements.lock pyproject.toml scripts/setup.sh; } | sha256sum | cut -c1-64)
+if [ -x $venv/bin/python ] && [ -x $venv/bin/headend ] && [ -f $stamp ] &&
+    [ "$(cat $stamp)" = "$wanted" ]; then
     exit 0
 fi
 
 # Debian ships venv without ensurepip until python3-venv is there.
-if ! [ -x $venv/bin/python ] || ! $venv/bin/python -m pip --version >/dev/null 2>&1; then
+if ! $venv/bin/pip --version >/dev/null 2>&1; then
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
-        say "installing python3-venv"
         version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-        scripts/apt-install.sh "python$version-venv" || scripts/apt-install.sh python3-venv
+        say "$python cannot make a virtual environment yet; installing python$version-venv"
+        scripts/apt-install.sh "python$version-venv"
     fi
     say "creating $venv with $python"
     "$python" -m venv --clear $venv
