@@ -36,7 +36,6 @@ DUE_STATES = (
     DueState.MISSING,
 )
 DUE_CODE = {state: code for code, state in enumerate(DUE_STATES)}
-ONE = Decimal(1)
 
 READING_COLUMNS = (
     "rid, series, time_ms, revision, read_id, service_point, value, form, received_ms, due_ms,"
@@ -238,7 +237,7 @@ def stored_from_row(row: Sequence[Any], lexicon: Lexicon) -> Stored:
 
 def outcome_code(outcome: Outcome) -> int:
     """The stored code of an outcome."""
-    return 0 if outcome is Outcome.REPLY else OUTCOMES.index(outcome)
+    return OUTCOMES.index(outcome)
 
 
 def exchange_from_row(row: Sequence[Any], lexicon: Lexicon) -> tuple[int, Exchange, str]:

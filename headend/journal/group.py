@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 from headend.domain.due import DueKey, DueState
-from headend.domain.exchange import Exchange
+from headend.domain.exchange import Exchange, Outcome
 from headend.domain.identity import read_id
 from headend.domain.meter import Event
 from headend.domain.reading import Reading, Source, Status, Verdict
@@ -34,6 +34,7 @@ REASON_CHARS_MAX = 200
 
 # A member of an Enum costs as much as three lookups of a global.
 _HELD, _OK, _ACTUAL = Verdict.HELD, Verdict.OK, Status.ACTUAL
+_REPLY = Outcome.REPLY
 _ESTIMATES = (Status.ESTIMATED, Status.SUBSTITUTED)
 _EVENTS, _BILLING, _TELEMETRY = RecordClass.EVENTS, RecordClass.BILLING, RecordClass.TELEMETRY
 
@@ -66,6 +67,8 @@ class Group:
         self._reason_rows: dict[str, list[tuple[object, ...]]] = {}
         self._event_rows: list[tuple[object, ...]] = []
         self._software = self.intern(state.software)
+        self._due_ms = -1
+        self._due_table: str | None = None
 
     # -- what can be put into a group
 
@@ -338,7 +341,9 @@ class Group:
     def _settle(self, reading: Reading, seen: Seen) -> None:
         due_ms = reading.due_ms
         assert due_ms is not None
-        table = self.state.due_table(due_ms)
+        if due_ms != self._due_ms:
+            self._due_ms, self._due_table = due_ms, self.state.due_table(due_ms)
+        table = self._due_table
         if table is None:
             return
         series = seen[1]
@@ -378,7 +383,7 @@ class Group:
                 exchange.received_ms,
                 exchange.took_ms,
                 exchange.attempt,
-                codec.outcome_code(exchange.outcome),
+                0 if exchange.outcome is _REPLY else codec.outcome_code(exchange.outcome),
                 self._software,
             )
         )
