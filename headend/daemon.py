@@ -93,6 +93,8 @@ async def run_daemon(
 ) -> None:
     """Run until `stop` is set; then end cleanly. Raises only what prevents standing up."""
     clock = clock or SystemClock()
+    # Readings are nobody else's business: a directory of our own making is closed to others.
+    config.data_path.mkdir(mode=0o700, parents=True, exist_ok=True)
     journal = await Journal.open(
         config.journal_path,
         clock=clock,

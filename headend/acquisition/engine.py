@@ -16,6 +16,7 @@ from headend.acquisition.registry import Registry, exchange_event
 from headend.bus import Priority
 from headend.domain.clock import Clock
 from headend.domain.due import DueKey
+from headend.domain.errors import ConfigError
 from headend.domain.meter import Event, Meter, MeterExchange
 from headend.domain.reading import Reading, Source, Status, Verdict
 from headend.journal import Journal
@@ -47,6 +48,7 @@ class Engine:
     ) -> None:
         self._journal = journal
         self._registry = registry
+        self._plans = plans
         self._clock = clock
         self._rules = rules
         self._reader = MeterReader(
@@ -121,6 +123,7 @@ class Engine:
         event. ConfigError when the exchange cannot be.
         """
         old = self._registry.check_exchange(exchange)
+        self._check_registers(old, exchange)
         exchange = replace(
             exchange,
             service_point=old.service_point,
@@ -152,6 +155,21 @@ class Engine:
             self.pollers[new.bus].replaced(old.id, new.id)
         log.warning("meter=%s replaced by meter=%s readings=%d", old.id, new.id, touched)
         return new, touched
+
+    def _check_registers(self, old: Meter, exchange: MeterExchange) -> None:
+        """Every register that is read there needs both values, or billing could not count on."""
+        planned = {p for entry in self._plans[old.plan].entries for p in entry.points}
+        needed = {p for p in planned if quantity(p).kind == "register"}
+        for option, registers in (
+            ("old_final", exchange.old_final),
+            ("new_initial", exchange.new_initial),
+        ):
+            missing = sorted(needed - registers.keys())
+            if missing:
+                raise ConfigError(
+                    f"{option} lacks {', '.join(missing)}",
+                    hint="give every register that is read there, of both meters",
+                )
 
     def _reborn(
         self, reading: Reading, meter_id: str, old: Meter, bases: dict[str, Base]

@@ -252,8 +252,9 @@ class MeterReader:
         source: Source,
     ) -> list[Taken]:
         """Readings in the order they are to be born; the last one is the point's outcome."""
+        told = result
         if result.value is None and result.meter_time_ms is not None:
-            # A clock is kept as the seconds since 1970 that it shows.
+            # A clock is kept as the seconds since 1970 that it shows, and told as it said it.
             result = replace(result, value=Decimal(result.meter_time_ms // 1000))
         if result.value is None and any(result.texts):
             return [Taken(want, result, None, "not_a_number")]
@@ -262,7 +263,7 @@ class MeterReader:
             null = replace(reading, status=Status.NULL, due_ms=None)
             return [Taken(want, result, null, "no_value")]
         first = self._after_held(meter, result, self._judgement(meter, result))
-        one = Taken(want, result, self._reading(meter, want, result, first, source))
+        one = Taken(want, told, self._reading(meter, want, result, first, source))
         if first.verdict is not Verdict.HELD:
             return [await self._accept(meter, one, first)]
         log.warning(

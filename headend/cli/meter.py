@@ -12,8 +12,10 @@ from headend.domain.errors import ConfigError
 
 EXAMPLE = """example:
   headend meter exchange --config headend.yaml --old M-0001 --new M-0001B \\
-    --at 2026-11-25T10:30:00+08:00 --old-final active_import_total=12345.67 \\
-    --new-initial active_import_total=0.12 --reason "display broken" """
+    --at 2026-11-25T10:30:00+08:00 --reason "display broken" \\
+    --old-final active_import_total=12345.67 --old-final active_export_total=0.00 \\
+    --new-initial active_import_total=0.12 --new-initial active_export_total=0.00
+Every register that is read at the service point needs both values."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -77,14 +77,14 @@ async def running(config: Config) -> AsyncIterator[None]:
         await daemon
 
 
-async def command(*arguments: str) -> str:
-    """What a `headend` command says; it must succeed."""
+async def command(*arguments: str, code: int = 0) -> str:
+    """What a `headend` command says; it must end with `code`."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "headend.cli.main", *arguments,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     out, _ = await process.communicate()
-    assert process.returncode == 0, out.decode()
+    assert process.returncode == code, out.decode()
     return out.decode()
 
 
@@ -122,6 +122,12 @@ async def test_exchange_declared_afterwards_withdraws_and_bears_again_and_billin
             bus.add(new)
             # the new meter's registers are not the old one's: held, unpublished, alarmed
             await until(lambda: count(config, "M-OLD", verdict="held") >= 2)
+            refused = await command(
+                "meter", "exchange", "--config", str(config.path), "--old", "M-OLD", "--new",
+                "M-NEW", "--at", iso(at_ms), "--old-final", f"{IMPORT}={old_final[IMPORT]}",
+                "--new-initial", f"{IMPORT}={new_first[IMPORT]}", "--reason", "test", code=2,
+            )  # fmt: skip
+            assert f"old_final lacks {EXPORT}" in refused
             said = await command(
                 "meter", "exchange", "--config", str(config.path), "--old", "M-OLD", "--new",
                 "M-NEW", "--at", iso(at_ms), "--old-final", f"{IMPORT}={old_final[IMPORT]}",

@@ -10,7 +10,7 @@ from headend.config import ConfigErrors, load_config
 from headend.domain.errors import ConfigError
 
 EVERYTHING = """\
-headend: {name: he1, zone: UTC, data: ., reserve_mb: {telemetry: 9, billing: 8}, trust_clock: true}
+headend: {name: he1, zone: UTC, data: ., reserve_mb: {telemetry: 9, billing: 8}}
 buses: {a: {link: /dev/x, gap_ms: 1, timeout_ms: 2, echo: false, wakeup: 4}}
 meters:
   - {id: M, service_point: S, bus: a, protocol: dlt645-2007, address: "000000000001", plan: p,

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, model_validator
 
-from headend.config.sections.base import FeedName, FilePath, Flag, Section, Text, Whole, problem
+from headend.config.sections.base import FeedName, FilePath, Section, Text, Whole, problem
 
 
 def _zone(value: str) -> str:
@@ -41,7 +41,6 @@ class HeadendSection(Section):
     zone: Annotated[Text, AfterValidator(_zone)]
     data: FilePath
     reserve_mb: ReserveSection = ReserveSection()
-    trust_clock: Flag = True
 
     @property
     def zone_info(self) -> ZoneInfo:
