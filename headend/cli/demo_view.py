@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from headend.billing.views import BillingView
 from headend.cli.output import say, table
 from headend.config import load_config
-from headend.domain.due import local_day
 from headend.domain.errors import HeadendError
 from headend.journal import JournalReader
 from simulators.street import StreetPlan
@@ -88,8 +87,8 @@ class DemoView:
         read_ids: set[str] = set()
         with JournalReader(self._config.journal_path) as journal:
             # Not the day's whole list: that would take the street's own process for seconds.
-            today = local_day(now_ms, self._config.zone)
-            lines = journal.due_lines(today, until_ms=now_ms)
+            days = journal.due_days()
+            lines = [x for day in days for x in journal.due_lines(day, until_ms=now_ms)]
             first_ms = min((line.key.due_ms for line in lines), default=0)
             for line in lines:
                 progress.per_round += line.key.due_ms == first_ms
