@@ -235,7 +235,9 @@ class MeterReader:
         """The usual outcome: a number that is not held. None = `_judge` has to look closer."""
         if result.value is None:
             return None
-        found = self._after_held(meter, result, self._judgement(meter, result))
+        found = self._judgement(meter, result)
+        if self._anchors:
+            found = self._after_held(meter, result, found)
         if found.verdict is _HELD or found.rolled_over:
             return None
         reading = self._reading(meter, want, result, found, source)
@@ -292,8 +294,6 @@ class MeterReader:
         Time alone would make it look possible. One that fell back and has come up to the last good
         value again is judged by that.
         """
-        if not self._anchors:
-            return found
         key = (meter.id, result.point)
         anchor, base = self._anchors.get(key), self._bases.get(key)
         assert result.value is not None

@@ -142,7 +142,14 @@ class Dlt645Session:
             try:
                 if gone is not None:
                     raise _not_asked(gone)
-                results.append(await self._read_point(point, ask, twice, trail))
+                target = target_of(point)
+                if point == CLOCK:
+                    results.append(await self._read_clock(target, ask, trail))
+                    continue
+                wanted_twice = target.kind in READ_TWICE_KINDS if twice is None else point in twice
+                members, exchange = await self._believed(target, ask, trail, twice=wanted_twice)
+                time_ms = exchange.midpoint_ms
+                results.append(self._result(target, members, exchange, trail, time_ms))
             except (HeadendError, ProtocolError) as error:
                 results.append(_failed(point, error, trail))
                 gone = gone or _end_of_the_talk(error)
@@ -177,16 +184,6 @@ class Dlt645Session:
         return [_failed(point, moved, []) for point in points]
 
     # -- live points
-
-    async def _read_point(
-        self, point: str, ask: _Ask, twice: frozenset[str] | None, trail: _Trail
-    ) -> PointResult:
-        target = target_of(point)
-        if point == CLOCK:
-            return await self._read_clock(target, ask, trail)
-        wanted_twice = target.kind in READ_TWICE_KINDS if twice is None else point in twice
-        read = await self._believed(target, ask, trail, twice=wanted_twice)
-        return self._result(target, read.members, read.exchange, trail, read.exchange.midpoint_ms)
 
     def _result(
         self,
