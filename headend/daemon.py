@@ -46,6 +46,7 @@ from protocols.quantities import quantity
 log = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
+FINISH_S = 6.0  # a clean end has 10 s
 SETTLED_LOOK_BACK = timedelta(days=2)
 
 
@@ -117,10 +118,18 @@ async def run_daemon(
             # A damaged journal ends the process: only a new start can set it aside.
             await supervisor.run_until(stop)
             log.warning("headend=%s: going down", config.headend.name)
-            for name in [n for n in supervisor.states if n.startswith(("poll:", "due-points"))]:
-                await supervisor.stop(name)
+            await _let_finish(parts)
     finally:
         await journal.close()
+
+
+async def _let_finish(parts: Parts) -> None:
+    """What a meter is saying right now is still taken down; for as long as that may last."""
+    try:
+        async with asyncio.timeout(FINISH_S):
+            await asyncio.gather(*(poller.rest() for poller in parts.engine.pollers.values()))
+    except TimeoutError:
+        log.warning("headend=%s: a read takes too long, it is given up", parts.config.name)
 
 
 async def _stand_up(

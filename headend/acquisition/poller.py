@@ -93,6 +93,9 @@ class Poller:
         self._ready: dict[tuple[str, int], Job] = {}
         self._upcoming: list[tuple[int, int, str, int]] = []  # due_ms, order, meter, entry index
         self._wake = asyncio.Event()
+        self._ending = False
+        self._at_rest = asyncio.Event()
+        self._at_rest.set()
 
     def open_due(self, meter: str, point: str) -> list[Due]:
         """The instants of a point that wait to be read now (for a read that somebody asked for)."""
@@ -110,6 +113,12 @@ class Poller:
                 if not job.points:
                     self._ready.pop(slot, None)
 
+    async def rest(self) -> None:
+        """Finish the meter that is being read, so that what it said is kept; begin no other."""
+        self._ending = True
+        self._wake.set()
+        await self._at_rest.wait()
+
     def replaced(self, old: str, new: str) -> None:
         """A meter was exchanged: what can still be served is its successor's to read."""
         self._ready = {slot: job for slot, job in self._ready.items() if slot[0] != old}
@@ -123,8 +132,12 @@ class Poller:
     async def run(self) -> None:
         """Read what is due, for ever."""
         self._plan_all()
+        self._at_rest.clear()
         while True:
             self.counts.steps += 1
+            if self._ending:
+                self._at_rest.set()
+                await asyncio.Event().wait()  # until the supervisor ends this task
             await self._release()
             job = self._next_job()
             if job is None:

@@ -160,3 +160,16 @@ async def test_days_without_a_daemon_are_frozen_afterwards_with_every_point(
                 assert reader.due(today + timedelta(days=days))["frozen"] == 24
         start_ms, _ = day_bounds_ms(today + timedelta(days=1), ZONE)
         assert any(line.key.due_ms == start_ms for line in lines(made))
+
+
+async def test_poller_that_is_to_rest_keeps_what_the_meter_is_saying(tmp_path: Path) -> None:
+    async with bench(tmp_path) as made, Supervisor() as supervisor:
+        planned = bounded(made, 1, tolerance_ms=60_000, window_ms=60_000)
+        engine, _ = await engine_of(made, planned)
+        poller = engine.pollers["b"]
+        supervisor.start("poll", poller.run)
+        await until(lambda: made.reader is not None and poller.counts.jobs == 1)
+        await asyncio.wait_for(poller.rest(), WAIT_S)
+        assert {line.state for line in lines(made)} == {DueState.READ}
+        made.clock.ahead_ms += 10_000
+        assert poller.counts.jobs == 1
