@@ -302,7 +302,8 @@ async def pipeline(
             alarm=alarm,
         )
         async with asyncio.timeout(WAIT_S):
-            while not publisher.connected:
+            # The consumer is there when it has said where it stands.
+            while not publisher.connected or not publisher.streams["billing"].counters.resumes:
                 await asyncio.sleep(0.01)
         settle_memory()
         consumer_before_s = process_cpu_s(billing)
