@@ -27,7 +27,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import threading
 import time
@@ -76,6 +75,7 @@ POINTS = (
 METERS = 100
 READINGS_DEFAULT = 16_000
 READINGS_PROFILED = 4000
+YARDSTICK_ROUNDS = 20_000
 BUSES = 64  # read side by side, as the buses of the bus benchmark are
 TARGET_US, AIM_US = 100.0, 60.0
 WAIT_S = 120.0
@@ -155,6 +155,7 @@ class Cost:
     consumer_cpu_s: float = 0.0
     threads_s: dict[str, float] = field(default_factory=dict)
     commits: int = 0
+    yardstick_us: float = 0.0
 
     @property
     def us(self) -> float:
@@ -413,7 +414,9 @@ def run(readings: int) -> tuple[Cost, Cost, int]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with servers(folder) as (spec, billing):
+            before_us = yardstick_us()
             ours = asyncio.run(pipeline(spec, folder, readings, billing, None))
+            ours.yardstick_us = (before_us + yardstick_us()) / 2
             naive = asyncio.run(baseline(spec, folder, max(500, ours.readings // 10)))
         held = sqlite3.connect(folder / "billing.db")
         (count,) = held.execute("SELECT count(*) FROM reading").fetchone()
@@ -432,6 +435,7 @@ def profile_text() -> str:
 def describe(ours: Cost, naive: Cost, held: int, all_us: Sequence[float]) -> dict[str, object]:
     """The figures of a run."""
     return {
+        "yardstick_us": round(ours.yardstick_us, 2),
         "readings": ours.readings,
         "daemon_us_per_reading": round(ours.us, 1),
         "daemon_us_per_reading_of_all_runs": [round(us, 1) for us in all_us],
@@ -448,11 +452,17 @@ def describe(ours: Cost, naive: Cost, held: int, all_us: Sequence[float]) -> dic
     }
 
 
-def interpreter() -> str:
-    """The interpreter's version and how it was built: that alone is worth a third of the time."""
-    arguments = str(sysconfig.get_config_var("CONFIG_ARGS"))
-    optimised = "--enable-optimizations" in arguments
-    return f"Python {platform.python_version()} built with{'' if optimised else 'out'} PGO"
+def yardstick_us() -> float:
+    """Processor time of a fixed piece of Python: tells a slow machine from slow code.
+
+    How the interpreter was built alone is worth a third, busy neighbours as much again.
+    """
+    begun = time.thread_time()
+    kept: dict[str, Decimal] = {}
+    for number in range(YARDSTICK_ROUNDS):
+        value = Decimal(number).scaleb(-2)
+        kept[f"M-{number % 100:04d}"] = value
+    return (time.thread_time() - begun) / YARDSTICK_ROUNDS * 1e6
 
 
 def main() -> int:
@@ -471,7 +481,8 @@ def main() -> int:
         print(json.dumps(result))
     else:
         where = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
-        print(f"{where}, {interpreter()}, {iso(SystemClock().now_ms())}")
+        python = f"Python {platform.python_version()}"
+        print(f"{where}, {python}, {iso(SystemClock().now_ms())}")
         for key, value in result.items():
             print(f"  {key:34} {value}")
         print(f"  target {TARGET_US:.0f} us, aim {AIM_US:.0f} us")
