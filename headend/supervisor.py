@@ -91,21 +91,11 @@ class Supervisor:
         backoff_s = BACKOFF_FIRST_S
         while True:
             started = loop.time()
-            state.running = True
-            try:
-                await run()
-                state.last_error = "ended by itself"
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:
-                state.last_error = f"{type(error).__name__}: {error}"
-                log.exception("task=%s died restarts=%d", state.name, state.restarts)
-                if isinstance(error, self._fatal):
-                    if not self._fatal_error.done():
-                        self._fatal_error.set_result(error)
-                    return
-            finally:
-                state.running = False
+            error = await self._run_once(state, run)
+            if isinstance(error, self._fatal):
+                if not self._fatal_error.done():
+                    self._fatal_error.set_result(error)
+                return
             state.restarts += 1
             if self._on_death is not None:
                 self._on_death(state)
@@ -113,3 +103,32 @@ class Supervisor:
                 backoff_s = BACKOFF_FIRST_S
             await asyncio.sleep(backoff_s)
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+
+    async def _run_once(
+        self, state: TaskState, run: Callable[[], Awaitable[None]]
+    ) -> BaseException | None:
+        """One life of a task, in a task of its own: what it leaves behind dies with it.
+
+        A cancellation that comes from inside it is a death like any other; only our own, by
+        `stop`, ends the keeping.
+        """
+        life = asyncio.ensure_future(run())
+        state.running = True
+        try:
+            await asyncio.wait((life,))
+        finally:
+            state.running = False
+            if not life.done():
+                life.cancel()
+                await asyncio.gather(life, return_exceptions=True)
+        if life.cancelled():
+            state.last_error = "cancelled from inside"
+            log.error("task=%s was cancelled from inside restarts=%d", state.name, state.restarts)
+            return None
+        error = life.exception()
+        if error is None:
+            state.last_error = "ended by itself"
+        else:
+            state.last_error = f"{type(error).__name__}: {error}"
+            log.error("task=%s died restarts=%d", state.name, state.restarts, exc_info=error)
+        return error

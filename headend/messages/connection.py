@@ -55,25 +55,51 @@ async def keep_connected(
             async with make_pipe() as pipe:
                 log.info("end=%s broker connected mqtt=%s", name, pipe.version)
                 limit.forget("lost")
-                await _run_session(pipe, session)
+                ended_by = await _run_session(pipe, session)
+            if ended_by is None:
                 return
-        except (PipeLost, SubscribeRefused) as error:
-            limit.warning("lost", "end=%s %s (trying again)", name, error)
+        except PipeLost as error:
+            ended_by = error
+        limit.warning("lost", "end=%s %s (trying again)", name, ended_by)
         if clock.monotonic() - started >= backoff.healthy_s:
             failures = 0
         failures += 1
         await asyncio.sleep(backoff.pause_s(failures))
 
 
-async def _run_session(pipe: Pipe, session: Callable[[Pipe], Awaitable[None]]) -> None:
-    """The session, cancelled when the pipe is lost; a single cause leaves as itself."""
+async def _run_session(
+    pipe: Pipe, session: Callable[[Pipe], Awaitable[None]]
+) -> PipeLost | SubscribeRefused | None:
+    """The session to its end, in a task of its own: what the broker ended it with, or None.
+
+    Of its own, because a task group whose child fails leaves a cancellation counted on the task
+    that waits for it, and with one counted `asyncio.timeout` of Python before 3.11.3 (Debian 12
+    has 3.11.2) ends the task instead of raising TimeoutError. For the same reason the lost pipe
+    is returned here and not raised. Any other error leaves as itself.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(_watched(pipe, session))
+    except BaseExceptionGroup as errors:
+        raise _first_cause(errors) from errors
+    return running.result()
+
+
+async def _watched(
+    pipe: Pipe, session: Callable[[Pipe], Awaitable[None]]
+) -> PipeLost | SubscribeRefused | None:
+    """The session, cancelled when the pipe is lost."""
     try:
         async with asyncio.TaskGroup() as group:
             watcher = group.create_task(pipe.wait_lost())
             await session(pipe)
             watcher.cancel()
     except BaseExceptionGroup as errors:
-        raise _first_cause(errors) from errors
+        cause = _first_cause(errors)
+        if isinstance(cause, PipeLost | SubscribeRefused):
+            return cause
+        raise cause from errors
+    return None
 
 
 def _first_cause(error: BaseException) -> BaseException:

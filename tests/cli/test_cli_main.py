@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.machinery
+import shlex
 import subprocess
 import sys
 import types
@@ -153,7 +154,7 @@ def test_command_names_stand_once() -> None:
 
 def test_a_reader_that_leaves_is_no_traceback() -> None:
     done = subprocess.run(
-        f"{sys.executable} -m headend.cli.main --help | head -1",
+        f"{shlex.quote(sys.executable)} -m headend.cli.main --help | head -1",
         shell=True,
         capture_output=True,
         text=True,

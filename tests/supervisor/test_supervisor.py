@@ -90,3 +90,47 @@ async def test_running_until_stop_ends_when_stop_is_set() -> None:
     async with Supervisor() as supervisor:
         stop.set()
         await asyncio.wait_for(supervisor.run_until(stop), 10)
+
+
+async def test_task_that_is_cancelled_from_inside_is_restarted_too() -> None:
+    runs = 0
+    back = asyncio.Event()
+
+    async def cancelled_inside() -> None:
+        nonlocal runs
+        runs += 1
+        if runs == 1:
+            raise asyncio.CancelledError
+        back.set()
+        await asyncio.Event().wait()
+
+    async with Supervisor() as supervisor:
+        supervisor.start("one", cancelled_inside)
+        await asyncio.wait_for(back.wait(), 10)
+        assert supervisor.states["one"].last_error == "cancelled from inside"
+
+
+async def test_each_life_of_a_task_begins_without_the_cancellations_of_the_last() -> None:
+    """A failed task group leaves its parent marked as being cancelled."""
+    seen: list[int] = []
+    back = asyncio.Event()
+
+    async def child_fails() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        seen.append(task.cancelling())
+        if len(seen) == 2:
+            back.set()
+            await asyncio.Event().wait()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        msg = "child"
+        raise ValueError(msg)
+
+    async with Supervisor() as supervisor:
+        supervisor.start("one", child_fails)
+        await asyncio.wait_for(back.wait(), 10)
+    assert seen == [0, 0]
