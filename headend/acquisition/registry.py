@@ -81,10 +81,11 @@ class Registry:
         if old is None:
             msg = f"meter {exchange.old_meter} is not in force"
             raise ConfigError(msg, hint="name the meter that hangs there now")
+        if exchange.new_meter == exchange.old_meter:
+            msg = f"{exchange.new_meter} cannot come where it leaves"
+            raise ConfigError(msg, hint="the new meter needs an asset id of its own")
         taken = self._meters.get(exchange.new_meter)
-        if exchange.new_meter == exchange.old_meter or (
-            taken is not None and taken.service_point != old.service_point
-        ):
+        if taken is not None and taken.service_point != old.service_point:
             msg = f"meter {exchange.new_meter} hangs elsewhere already"
             raise ConfigError(msg, hint="the new meter needs an asset id of its own")
         return old
