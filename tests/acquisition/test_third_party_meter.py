@@ -24,10 +24,11 @@ TRUTH = {
 @pytest.mark.parametrize("kind", ["tcp", "pty"])
 async def test_daemon_polls_a_foreign_meter(kind: str, tmp_path: Path) -> None:
     with third_party_meter(kind, ADDRESS) as link:
-        await polled(link, tmp_path)
+        newest = await polled(link, tmp_path)
+    assert newest == {point: Decimal(value) for point, value in TRUTH.items()}
 
 
-async def polled(link: str, tmp_path: Path) -> None:
+async def polled(link: str, tmp_path: Path) -> dict[str, Decimal]:
     until = iso(SystemClock().now_ms() + 3_600_000)
     file = tmp_path / "headend.yaml"
     file.write_text(
@@ -56,4 +57,4 @@ async def polled(link: str, tmp_path: Path) -> None:
     finally:
         stop.set()
         await task
-    assert newest == {point: Decimal(value) for point, value in TRUTH.items()}
+    return newest

@@ -90,6 +90,7 @@ async def test_running_until_stop_ends_when_stop_is_set() -> None:
     async with Supervisor() as supervisor:
         stop.set()
         await asyncio.wait_for(supervisor.run_until(stop), 10)
+        assert supervisor.states == {}
 
 
 async def test_task_that_is_cancelled_from_inside_is_restarted_too() -> None:
