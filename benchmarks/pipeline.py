@@ -33,7 +33,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -73,6 +73,7 @@ POINTS = (
     "power_factor_total",
 )
 METERS = 100
+DAY_MS = 86_400_000
 READINGS_DEFAULT = 16_000
 READINGS_PROFILED = 4000
 YARDSTICK_ROUNDS = 20_000
@@ -244,13 +245,19 @@ async def request_bytes(meter: Meter, point: str) -> bytes:
     raise AssertionError(point)
 
 
-async def pipeline(
-    broker: BrokerSpec, folder: Path, readings: int, billing: int, profiles: Profiles | None
-) -> Cost:
-    """All of it: how much the daemon's process spends."""
-    if profiles is not None:
-        profiles.watch_writer()
-    clock = SystemClock()
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the meters will say, cycle by cycle, and what is due for it."""
+
+    meters: list[Meter]
+    frames: list[dict[bytes, bytes]]
+    today: date
+    start_ms: int
+    due: list[DuePoint]
+
+
+async def lay_out(readings: int, now_ms: int) -> Load:
+    """Everything that is not the daemon's work, done before the clock runs."""
     cycles = max(1, readings // (METERS * len(POINTS)))
     meters = [meter_of(number) for number in range(1, METERS + 1)]
     requests = {
@@ -264,14 +271,25 @@ async def pipeline(
         }
         for cycle in range(cycles)
     ]
-    today = local_day(clock.now_ms(), ZONE)
+    today = local_day(now_ms, ZONE)
     start_ms = day_bounds_ms(today, ZONE)[0]
     due = [
-        DuePoint(DueKey(meter.id, point, start_ms + cycle), "memory", None, start_ms + 86_400_000)
+        DuePoint(DueKey(meter.id, point, start_ms + cycle), "memory", None, start_ms + DAY_MS)
         for cycle in range(cycles)
         for meter in meters
         for point in POINTS
     ]
+    return Load(meters, frames, today, start_ms, due)
+
+
+async def pipeline(
+    broker: BrokerSpec, folder: Path, readings: int, billing: int, profiles: Profiles | None
+) -> Cost:
+    """All of it: how much the daemon's process spends."""
+    if profiles is not None:
+        profiles.watch_writer()
+    clock = SystemClock()
+    load = await lay_out(readings, clock.now_ms())
     journal = await Journal.open(
         folder / "journal.db",
         clock=clock,
@@ -280,7 +298,7 @@ async def pipeline(
         settings=JournalSettings(zone=ZONE, reserve_bytes_telemetry=1, reserve_bytes_billing=1),
     )
     async with journal, Supervisor() as supervisor:
-        await journal.freeze_due(today, due)
+        await journal.freeze_due(load.today, load.due)
         publisher = Publisher(
             journal, broker, FeedSettings(), headend="bench", clock=clock,
             version="0", configuration_hash="0",
@@ -312,17 +330,17 @@ async def pipeline(
             profiles.begin()
         threads_before_s = threads_cpu_s()
         before_s, started = cpu_s(), clock.monotonic()
-        for cycle in range(cycles):
-            port.replies = frames[cycle]
-            due_at = Due(start_ms + cycle, 86_400_000, start_ms + 86_400_000)
+        for cycle, replies in enumerate(load.frames):
+            port.replies = replies
+            due_at = Due(load.start_ms + cycle, DAY_MS, load.start_ms + DAY_MS)
             wanted = [Wanted(point, due_at) for point in POINTS]
 
             async def work(part: Sequence[Meter], wanted: Sequence[Wanted] = tuple(wanted)) -> None:
                 for meter in part:
                     await reader.read(meter, wanted, priority=Priority.DUE)
 
-            await asyncio.gather(*(work(meters[n::BUSES]) for n in range(BUSES)))
-        total = cycles * METERS * len(POINTS)
+            await asyncio.gather(*(work(load.meters[n::BUSES]) for n in range(BUSES)))
+        total = len(load.due)
         async with asyncio.timeout(WAIT_S):
             while (cursor := journal.cursors()["billing"]).backlog or cursor.last_seq < total:
                 await asyncio.sleep(0.02)
