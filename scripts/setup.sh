@@ -10,11 +10,22 @@ stamp=$venv/.installed
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
+is_new_enough() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
 find_python() {
     local candidate
+    # Debian's own first, where it can make environments already: it is built with the optimiser,
+    # and the same daemon takes a fifth to a third more processor time without.
+    for candidate in /usr/bin/python3.11 /usr/bin/python3; do
+        if is_new_enough $candidate && $candidate -c 'import ensurepip, venv' 2>/dev/null; then
+            echo $candidate
+            return 0
+        fi
+    done
     for candidate in python3.11 python3.12 python3.13 python3; do
-        if command -v "$candidate" >/dev/null 2>&1 &&
-            "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        if command -v "$candidate" >/dev/null 2>&1 && is_new_enough "$candidate"; then
             command -v "$candidate"
             return 0
         fi
