@@ -5,6 +5,7 @@ import logging
 import struct
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -315,14 +316,24 @@ async def test_shared_subscriptions_are_refused(broker):
             await pipe.subscribe("$share/g/meter/v1/he1/feed/billing")
 
 
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
 async def test_cancelled_connecting_leaves_nothing_behind(broker):
+    async with Pipe(broker.spec(), client_id="a") as pipe:  # what the first one opens for good
+        await pipe.publish("t", b"x")
+    before, tasks = open_files(), len(asyncio.all_tasks())
     for _ in range(20):
         async with asyncio.TaskGroup() as group:
             task = group.create_task(Pipe(broker.spec(), client_id="a").__aenter__())
             await asyncio.sleep(0)
             task.cancel()
+    await eventually(lambda: open_files() <= before)
+    assert len(asyncio.all_tasks()) == tasks
     async with Pipe(broker.spec(), client_id="a") as pipe:
         await pipe.publish("t", b"x")
+        assert pipe.connected
 
 
 def test_plain_text_beyond_this_machine_is_refused_unless_allowed():
