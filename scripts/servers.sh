@@ -1,7 +1,19 @@
 #!/bin/bash
-# The servers that tests start themselves, from Debian's packages.
+# The servers that tests start themselves, and one foreign Modbus master, from Debian's packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 PATH=$PATH:/usr/sbin
-command -v mosquitto >/dev/null 2>&1 || scripts/apt-install.sh mosquitto
+missing=()
+need() { # command package
+    command -v "$1" >/dev/null 2>&1 || missing+=("$2")
+}
+need mosquitto mosquitto
+need influxd influxdb
+need victoria-metrics victoria-metrics
+need mbpoll mbpoll
+# Debian keeps PostgreSQL's server programs outside every PATH, by version.
+compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
+if [ ${#missing[@]} -gt 0 ]; then
+    scripts/apt-install.sh "${missing[@]}"
+fi
