@@ -12,6 +12,7 @@ need mosquitto mosquitto
 need influxd influxdb
 need victoria-metrics victoria-metrics
 need mbpoll mbpoll
+need systemd-analyze systemd
 # Debian keeps PostgreSQL's server programs outside every PATH, by version.
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
 if [ ${#missing[@]} -gt 0 ]; then
