@@ -19,10 +19,13 @@ from headend.journal.model import (
     ConsumerSpec,
     CursorState,
     DueLine,
+    EntrySlice,
     JournalSettings,
     Parked,
     RecordClass,
+    StreamEntry,
     StreamSlice,
+    is_feed_consumer,
 )
 from headend.journal.reader import ConsumerState, JournalReader, Trace
 
@@ -36,6 +39,7 @@ __all__ = [
     "ConsumerState",
     "CursorState",
     "DueLine",
+    "EntrySlice",
     "Journal",
     "JournalBusy",
     "JournalReader",
@@ -44,7 +48,9 @@ __all__ = [
     "RecordClass",
     "SchemaNewer",
     "Shed",
+    "StreamEntry",
     "StreamSlice",
     "Trace",
     "UnknownConsumer",
+    "is_feed_consumer",
 ]

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
@@ -31,6 +32,7 @@ from headend.journal.model import (
     Birth,
     ConsumerSpec,
     CursorState,
+    EntrySlice,
     JournalSettings,
     Parked,
     RecordClass,
@@ -39,7 +41,7 @@ from headend.journal.model import (
 )
 from headend.journal.opening import Opened, connect_read_only, open_for_writing
 from headend.journal.space import SpaceGuard, file_system_free
-from headend.journal.stream import read_slice
+from headend.journal.stream import read_entry_slice, read_slice
 from headend.journal.tail import Tail
 from headend.journal.worker import WriterThread
 from headend.journal.writer import (
@@ -288,6 +290,31 @@ class Journal:
                 return tail.read(from_seq, records_max, bytes_max)
             found = await self._loop.run_in_executor(
                 self._readers, self._read_slice, consumer, from_seq, records_max, bytes_max
+            )
+            if epoch == self.epoch:
+                return found
+
+    async def read_entries(self, consumer: str, from_seq: int, *, records_max: int) -> EntrySlice:
+        """What stands in a stream from a number on, as values: no texts, no evidence.
+
+        For readers inside the daemon. Empty, and through `from_seq` - 1, when there is nothing yet.
+        """
+        self._cursor(consumer)
+        while True:
+            epoch = self.epoch
+            tail = self._tails[consumer]
+            if from_seq >= tail.first_seq:
+                return tail.entries(from_seq, records_max)
+            found = await self._loop.run_in_executor(
+                self._readers,
+                partial(
+                    read_entry_slice,
+                    self._read_connection,
+                    self._lexicon,
+                    consumer,
+                    from_seq,
+                    records_max,
+                ),
             )
             if epoch == self.epoch:
                 return found

@@ -29,6 +29,15 @@ class RecordClass(IntEnum):
 
 
 CLASS_NAMES = {c.name.lower(): c for c in RecordClass}
+TIMESERIES_PREFIX = "timeseries:"
+
+
+def is_feed_consumer(name: str) -> bool:
+    """Whether a consumer of the journal is fed over MQTT; its name has no colon then.
+
+    The others read the journal inside the daemon: `timeseries:<name>` are the time-series writers.
+    """
+    return ":" not in name
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +168,17 @@ class StreamEntry(NamedTuple):
     kind: RecordClass
     event: Event | None
     items: tuple[Kept, ...]
+
+
+class EntrySlice(NamedTuple):
+    """Consecutive entries of one stream with their numbers, read through `through_seq`.
+
+    Numbers that are missing up to there are of records that retention has dropped: `expired` many.
+    """
+
+    through_seq: int
+    entries: list[tuple[int, StreamEntry]]
+    expired: int
 
 
 class DueLine(NamedTuple):

@@ -22,7 +22,7 @@ from headend.journal.codec import (
     exchange_from_row,
     stored_from_row,
 )
-from headend.journal.model import Kept, RecordClass, StreamEntry, StreamSlice
+from headend.journal.model import EntrySlice, Kept, RecordClass, StreamEntry, StreamSlice
 from headend.journal.schema import EXCHANGE_PREFIX, READING_PREFIX, day_tables, table_name
 from headend.messages.records import ExchangeEvidence, ExpiredRecord, Record
 
@@ -92,6 +92,31 @@ def _read_slice(
             # Every row up to the newest has been dropped.
             records.append(ExpiredRecord(first_seq=expected, last_seq=row[1]))
     return StreamSlice(from_seq, merge_expired(records), list(used.values()))
+
+
+def read_entry_slice(
+    connection: sqlite3.Connection,
+    lexicon: Lexicon,
+    consumer: str,
+    from_seq: int,
+    records_max: int,
+) -> EntrySlice:
+    """Entries from `from_seq` on, their evidence not looked for."""
+    connection.execute("BEGIN")
+    try:
+        row = connection.execute(
+            "SELECT id, last_seq FROM consumers WHERE name=?", (consumer,)
+        ).fetchone()
+        if row is None or from_seq > row[1]:
+            return EntrySlice(from_seq - 1, [], 0)
+        tables = day_tables(connection)
+        rows = _rows(connection, tables.get("s", []), row[0], from_seq, records_max)
+        found = _entries(connection, lexicon, tables, rows)
+    finally:
+        connection.execute("COMMIT")
+    through_seq = found[-1][0] if found else row[1]
+    kept = [(seq, entry) for seq, entry in found if entry is not None]
+    return EntrySlice(through_seq, kept, through_seq - from_seq + 1 - len(kept))
 
 
 def _rows(

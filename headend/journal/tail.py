@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from headend.journal.build import build_record, entry_bytes, evidence, evidence_bytes
-from headend.journal.model import RecordClass, StreamEntry, StreamSlice
+from headend.journal.model import EntrySlice, RecordClass, StreamEntry, StreamSlice
 
 _BILLING = RecordClass.BILLING  # a member of an Enum costs as much as three lookups of a global
 
@@ -53,6 +53,12 @@ class Tail:
                 used[xid] = evidence(xid, new, self._software)
             records.append(build_record(seq, entry))
         return StreamSlice(from_seq, records, list(used.values()))
+
+    def entries(self, from_seq: int, records_max: int) -> EntrySlice:
+        """The entries themselves. `from_seq` is not below `first_seq`."""
+        index = from_seq - self.first_seq
+        found = self._entries[index : index + records_max]
+        return EntrySlice(from_seq + len(found) - 1, list(enumerate(found, from_seq)), 0)
 
     def _drop(self, count: int) -> None:
         del self._entries[:count]
