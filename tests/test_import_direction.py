@@ -19,7 +19,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("drivers",),
     ("journal",),
     ("acquisition",),
-    ("feed",),
+    ("timeseries", "feed"),
     ("diagnostics",),
     ("api",),
     ("daemon",),

@@ -50,6 +50,19 @@ def due_lines(
         )
 
 
+def due_counts(connection: sqlite3.Connection, day: date, *, until_ms: int) -> dict[DueState, int]:
+    """How many of a day's points due up to `until_ms` are in each state; every state is named."""
+    counts = dict.fromkeys(DueState, 0)
+    number = day_number(day)
+    if number in day_tables(connection).get("d", ()):
+        rows = connection.execute(
+            f"SELECT state, count(*) FROM {table_name('d', number)} WHERE due_ms<=? GROUP BY state",  # noqa: S608
+            (until_ms,),
+        )
+        counts |= {DUE_STATES[code]: count for code, count in rows}
+    return counts
+
+
 def due_summary(connection: sqlite3.Connection, lexicon: Lexicon, day: date) -> dict[str, Any]:
     """The counts of a day as they stand now."""
     (frozen,) = connection.execute(

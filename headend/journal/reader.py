@@ -10,13 +10,14 @@ from typing import Any, Self
 
 import msgspec
 
+from headend.domain.due import DueState
 from headend.domain.errors import JournalDamaged, JournalError
 from headend.domain.exchange import Exchange
 from headend.domain.meter import Event
 from headend.journal import schema
 from headend.journal.build import read_record
 from headend.journal.codec import READING_COLUMNS, Lexicon, stored_from_row
-from headend.journal.duereport import due_lines, due_summary
+from headend.journal.duereport import due_counts, due_lines, due_summary
 from headend.journal.model import DAY_MS, CursorState, DueLine, RecordClass, Stored
 from headend.journal.opening import connect_read_only
 from headend.journal.schema import READING_PREFIX, day_of, day_tables, table_name
@@ -193,6 +194,11 @@ class JournalReader:
         """The counts of a local day as they stand now (`due/1`); all 0 when nothing was frozen."""
         with self._reading():
             return due_summary(self._connection, self._lexicon, day)
+
+    def due_counts(self, day: date, *, until_ms: int) -> dict[DueState, int]:
+        """How many points of a local day due up to an instant are in each state."""
+        with self._reading():
+            return due_counts(self._connection, day, until_ms=until_ms)
 
     def due_report(self, day: date) -> bytes | None:
         """The report of a closed day, the same bytes for ever; None while it is open."""

@@ -1,0 +1,158 @@
+"""What the head-end says about itself, for charts: each bus's share, the day's due points.
+
+Two measurements, whole minutes as their times:
+
+    bus,headend=he1,bus=street-a share=0.4375,answered=52i,failed=1i,attempts=54i,queue_len=0i
+    due,headend=he1 frozen=1200i,read=1150i,late=4i,backfilled=0i,estimated=0i,missing=0i,open=46i
+
+`bus` speaks of the time since the line before it: `share` of it (0..1) that was spent in attempts,
+how many requests were answered and failed, how many attempts reached the wire. `due` holds what was
+due on the running local day up to then and what had become of it; `frozen` is their sum. The day
+before is counted again each time, its last millisecond as its time: that point ends up final.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol, TypeVar
+from zoneinfo import ZoneInfo
+
+from headend.bus import BusStatistics
+from headend.domain.clock import Clock
+from headend.domain.due import DueState, day_bounds_ms, local_day
+from headend.domain.errors import JournalError
+from headend.journal import JournalReader
+from headend.timeseries.extra import ExtraLines
+
+log = logging.getLogger(__name__)
+
+PERIOD_MS = 60_000
+DUE_EVERY = 5  # periods
+
+_T = TypeVar("_T")
+_TAG_ESCAPES = str.maketrans({",": r"\,", " ": r"\ ", "=": r"\="})
+
+
+class HasStatistics(Protocol):
+    """What is wanted of a bus."""
+
+    def statistics(self) -> BusStatistics:
+        """Counters since the bus was made."""
+        ...
+
+
+@dataclass(slots=True)
+class _Seen:
+    """A bus's counters at the line before; `over_s`: busy time that did not fit into its share."""
+
+    at: BusStatistics
+    over_s: float = 0.0
+
+
+class StatisticsSampler:
+    """One supervised task: `run`. Lines go to every one of `outlets`; nothing waits for them."""
+
+    def __init__(
+        self,
+        *,
+        headend: str,
+        clock: Clock,
+        zone: ZoneInfo,
+        journal_path: Path,
+        buses: Mapping[str, HasStatistics],
+        outlets: Sequence[ExtraLines],
+        period_ms: int = PERIOD_MS,
+    ) -> None:
+        self._headend = headend.translate(_TAG_ESCAPES)
+        self._clock = clock
+        self._zone = zone
+        self._journal_path = journal_path
+        self._buses = buses
+        self._outlets = outlets
+        self._period_ms = period_ms
+        self._seen: dict[str, _Seen] = {}
+
+    async def run(self) -> None:
+        """Sample at every whole period, for ever."""
+        self.sample_buses(0)  # what was before is not of the first minute
+        at_ms = 0
+        while True:
+            now_ms = self._clock.now_ms()
+            # A timer may come a little early by the wall clock: no period is sampled twice.
+            next_ms = max(at_ms, now_ms - now_ms % self._period_ms) + self._period_ms
+            if next_ms - now_ms > self._period_ms:  # the clock was set back
+                next_ms = now_ms - now_ms % self._period_ms + self._period_ms
+            await asyncio.sleep((next_ms - now_ms) / 1000)
+            at_ms = next_ms
+            self._put(self.sample_buses(at_ms))
+            if at_ms // self._period_ms % DUE_EVERY == 0:
+                self._put(await self.sample_due(at_ms))
+
+    def sample_buses(self, at_ms: int) -> list[bytes]:
+        """A line for every bus that ran since the sample before."""
+        lines = []
+        for name, bus in self._buses.items():
+            now = bus.statistics()
+            before = self._seen.get(name)
+            self._seen[name] = _Seen(now)
+            if before is None or now.elapsed_s <= before.at.elapsed_s:
+                continue
+            elapsed_s = now.elapsed_s - before.at.elapsed_s
+            # An attempt counts when it ends: what began before belongs to the time before.
+            busy_s = now.busy_s - before.at.busy_s + before.over_s
+            self._seen[name].over_s = max(0.0, busy_s - elapsed_s)
+            lines.append(
+                f"bus,headend={self._headend},bus={name.translate(_TAG_ESCAPES)} "
+                f"share={min(busy_s / elapsed_s, 1.0):.6f},"
+                f"answered={now.answered - before.at.answered}i,"
+                f"failed={now.failed - before.at.failed}i,"
+                f"attempts={now.exchanges - before.at.exchanges}i,"
+                f"queue_len={now.queue_len}i {at_ms}".encode()
+            )
+        return lines
+
+    async def sample_due(self, at_ms: int) -> list[bytes]:
+        """The lines of the due points: of the day before as a whole, and of today so far.
+
+        None for a day on which nothing is written down as due.
+        """
+        today = local_day(at_ms, self._zone)
+        yesterday = today - timedelta(days=1)
+        wanted = [(yesterday, day_bounds_ms(today, self._zone)[0] - 1), (today, at_ms)]
+
+        def count() -> list[dict[DueState, int]]:
+            with JournalReader(self._journal_path) as journal:
+                return [journal.due_counts(day, until_ms=until_ms) for day, until_ms in wanted]
+
+        try:
+            found = await _in_thread(count)
+        except JournalError as error:
+            # The journal's own task ends the daemon when it has to: a chart does not.
+            log.warning("statistics: due points were not counted: %s", error)
+            return []
+        return [
+            f"due,headend={self._headend} frozen={frozen}i,{_fields(counts)} {until_ms}".encode()
+            for counts, (_day, until_ms) in zip(found, wanted, strict=True)
+            if (frozen := sum(counts.values()))
+        ]
+
+    def _put(self, lines: Sequence[bytes]) -> None:
+        for outlet in self._outlets:
+            outlet.put(lines)
+
+
+def _fields(counts: Mapping[DueState, int]) -> str:
+    return ",".join(f"{state.value}={counts[state]}i" for state in DueState)
+
+
+async def _in_thread(work: Callable[[], _T]) -> _T:
+    """Run in a thread; when cancelled, only after the thread has let go of the file."""
+    future = asyncio.get_running_loop().run_in_executor(None, work)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait((future,))
+        raise
