@@ -78,6 +78,7 @@ class Match(Enum):
     FOREIGN = "foreign"  # from or for another device
     STALE = "stale"  # from the device, but an answer to something else
     UNSOLICITED = "unsolicited"  # nobody asked: a report of the device, another master
+    UNREACHED = "unreached"  # a gateway says that it does not reach the device
 
 
 class Framer:

@@ -4,7 +4,7 @@ It knows no protocol: what a frame is and what it means to a request comes with 
 """
 
 from headend.bus.bus import Bus
-from headend.bus.request import BusPort, BusRequest, Priority
+from headend.bus.request import BusPort, BusRequest, Late, Priority
 from headend.bus.settings import BusSettings
 from headend.bus.statistics import BusState, BusStatistics, DeviceStatistics
 
@@ -16,5 +16,6 @@ __all__ = [
     "BusState",
     "BusStatistics",
     "DeviceStatistics",
+    "Late",
     "Priority",
 ]

@@ -20,6 +20,9 @@ _BROKEN = frozenset({"checksum", "end", "parity", "overflow"})
 class Attempt:
     """Times are seconds of the caller's monotonic clock.
 
+    It ends with a reply, a refusal, or what a gateway says in the place of a device it does not
+    reach; every other whole frame is stray and counted.
+
     `ends_at`: when the reply has to be complete. `idle_s`: a pause of this length inside a frame
     ends it. `idle_ends`: such a pause is believed before `ends_at` too (a medium whose bytes come
     at wire speed; packets of a network may well pause).
@@ -31,7 +34,6 @@ class Attempt:
     __slots__ = (
         "_comparing",
         "_echo",
-        "_foreign",
         "_framer",
         "_idle_ends",
         "_reasons",
@@ -44,6 +46,7 @@ class Attempt:
         "line_quiet",
         "outcome",
         "reply",
+        "strange_frames",
         "stray",
         "stray_count",
     )
@@ -66,7 +69,6 @@ class Attempt:
         self._comparing = True
         self._same = 0  # bytes held back: so many of the request have come back
         self._echo = False
-        self._foreign = 0
         self._reasons: set[str] = set()
         self.ends_at = ends_at
         self.last_byte_at: float | None = None
@@ -74,6 +76,7 @@ class Attempt:
         self.reply: bytes | None = None
         self.stray = bytearray(stray_before)
         self.stray_count = 0
+        self.strange_frames = 0  # whole good frames that answer something else
         self.line_quiet = False  # it ended by a pause of idle_s: the line is known to be quiet
 
     @property
@@ -162,12 +165,14 @@ class Attempt:
             self.reply, self.outcome = raw, Outcome.REPLY
         elif match is Match.REFUSAL:
             self.reply, self.outcome = raw, Outcome.REFUSED
+        elif match is Match.UNREACHED:
+            self.reply, self.outcome = raw, Outcome.UNREACHED
         else:
             self._keep(raw)
             if match is Match.ECHO:
                 self._echo = True
             else:
-                self._foreign += 1
+                self.strange_frames += 1
 
     def _keep(self, raw: bytes, *, count: bool = True) -> None:
         self.stray_count += len(raw) if count else 0
@@ -193,7 +198,7 @@ class Attempt:
             return Outcome.DAMAGED
         if "incomplete" in self._reasons:
             return Outcome.INCOMPLETE
-        if self._foreign:
+        if self.strange_frames:
             return Outcome.FOREIGN
         if self._reasons:
             return Outcome.DAMAGED

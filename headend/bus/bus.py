@@ -14,10 +14,10 @@ from headend.bus.attempt import Attempt
 from headend.bus.devices import DeviceBook
 from headend.bus.queue import Pending, RequestQueue
 from headend.bus.recorder import Recorder
-from headend.bus.request import BusRequest, Priority
+from headend.bus.request import BusRequest, Late, Priority
 from headend.bus.settings import BusSettings
 from headend.bus.statistics import BusState, BusStatistics
-from headend.bus.timing import allowed_s
+from headend.bus.timing import allowed_s, silence_after
 from headend.bus.waiter import Waiter
 from headend.domain.clock import Clock
 from headend.domain.errors import BusError, NoAnswer, PortBusy, PortGone
@@ -30,13 +30,13 @@ STEP_S_MAX = 5.0  # an idle bus, or one without its port, takes a step at least 
 PRESENT_POLL_S = 0.25  # how soon a device path that comes back is noticed
 
 _ANSWERS = frozenset({Outcome.REPLY, Outcome.REFUSED})
-_UNANSWERED = frozenset((Outcome.SILENCE, Outcome.INCOMPLETE, Outcome.ECHO_ONLY, Outcome.FOREIGN))
 
 
 class Bus:
     """One half-duplex medium.
 
-    Before each request the line is quiet for the gap, after a time-out for longer. Bytes that come
+    Before each request the line is quiet for the gap (or longer, as the request says), after a
+    time-out for longer still, by what a late reply could be taken for (`Late`). Bytes that come
     outside an attempt are stray: they are counted, go into the `stray` of the next attempt, and
     are never an answer. Silence, damage, incomplete and foreign frames are repeated up to the
     request's attempts within its deadline; refusals are returned and never repeated. Between two
@@ -86,6 +86,9 @@ class Bus:
         self._lost: Exception | None = None
         self._clear_at = 0.0
         self._quiet_s = settings.gap_ms / 1000
+        self._line_at = 0.0  # the last byte on the line, theirs or ours
+        self._opened_at = 0.0
+        self._silent_in_row = 0
         self._between = bytearray()
         self._worked = False  # an answer came since the port was opened
         # counters
@@ -169,6 +172,7 @@ class Bus:
             deadline_passed=counts["deadline_passed"],
             dead_waiting=counts["dead_waiting"],
             stray_bytes=self._recorder.stray_bytes,
+            strange_frames=self._recorder.strange_frames,
             observer_failures=self._recorder.observer_failures,
             opens=counts["opens"],
             queue_len=len(self._queue),
@@ -189,6 +193,7 @@ class Bus:
         if attempt is None or attempt.outcome is not None:
             self._recorder.stray_bytes += len(data)
             self._between += data[: max(0, self._settings.stray_max - len(self._between))]
+            self._line_at = now
             self._clear_at = max(self._clear_at, now + self._quiet_s)
             return
         self._last_byte_ms = self._clock.now_ms()
@@ -229,7 +234,9 @@ class Bus:
         # What was asked before the port was lost may still be answered.
         again = self._counts["opens"] > 0
         self._quiet_s = (settings.silence_after_timeout_ms if again else settings.gap_ms) / 1000
-        self._clear_at = now + self._quiet_s
+        self._clear_at = max(self._clear_at, now + self._quiet_s)
+        self._opened_at = now
+        self._silent_in_row = 0
         self._counts["opens"] += 1
         self._worked = False
         level = logging.INFO if self._state is BusState.OPENING else logging.WARNING
@@ -302,8 +309,11 @@ class Bus:
             self._counts["deadline_passed"] += 1
             self._fail(pending, failures.too_late(self.name, pending.request))
 
-    def _take(self) -> Pending | None:
-        """The next request that may be sent; those that may not are answered on the way."""
+    def _take(self, first: Pending) -> Pending | None:
+        """The next request that may be sent; those that may not are answered on the way.
+
+        `first`: the one the line was waited for; None when another one is next that has to wait.
+        """
         assert self._loop is not None
         now = self._loop.time()
         while self._queue:
@@ -316,6 +326,9 @@ class Bus:
                 self._expire(pending)
             elif not pending.attempts and self._must_wait(request, now):
                 self._fail(pending, self._dead_waiting(request.device, now))
+            elif pending is not first and self._ready_at(request) > now:
+                self._queue.push(pending)  # the line was waited for on behalf of another
+                return None
             else:
                 return pending
         return None
@@ -332,22 +345,38 @@ class Bus:
                 await self._waiter.wait_until(self._loop.time() + STEP_S_MAX)
                 self._idle = False
                 continue
-            if not await self._quiet():
-                return
-            pending = self._take()
+            first = await self._quiet()
+            pending = None if first is None else self._take(first)
             if pending is not None:
                 await self._serve(pending)
 
-    async def _quiet(self) -> bool:
-        """Wait until the line has been quiet long enough, or for too long. False: port lost."""
+    async def _quiet(self) -> Pending | None:
+        """Wait until the line has been quiet long enough for who is next, or for too long.
+
+        Returns who is next, still in the queue; None when the port is lost or nobody waits.
+        """
         assert self._loop is not None
-        latest = max(self._clear_at, self._loop.time() + self._settings.quiet_wait_max_ms / 1000)
-        while self._lost is None:
-            until = min(self._clear_at, latest)
-            if self._loop.time() >= until:
-                return True
+        latest: float | None = None
+        while self._lost is None and self._queue:
+            first = self._queue.first
+            now, ready_at = self._loop.time(), self._ready_at(first.request)
+            if latest is None:
+                latest = max(ready_at, now + self._settings.quiet_wait_max_ms / 1000)
+            until = min(ready_at, latest)
+            if now >= until:
+                return first
             await self._waiter.wait_until(until)
-        return False
+        return None
+
+    def _ready_at(self, request: BusRequest) -> float:
+        """When the line has been quiet long enough for a request, if nothing more is heard."""
+        quiet_s = max(request.quiet_s, request.quiet_chars * self._link.char_s)
+        ready_at = max(self._clear_at, self._line_at + quiet_s)
+        if request.late is Late.ANONYMOUS:
+            # Whoever had the port before may have asked something that is still to be answered.
+            silence_s = self._settings.silence_after_timeout_ms / 1000
+            ready_at = max(ready_at, self._opened_at + silence_s)
+        return ready_at
 
     async def _serve(self, pending: Pending) -> None:
         """One attempt of one request, and what follows from how it ended."""
@@ -367,6 +396,7 @@ class Bus:
         if outcome is Outcome.PORT_GONE:
             self._fail(pending, self._was_lost())
             return
+        self._worked |= outcome is Outcome.UNREACHED
         pending.outcomes.append(outcome)
         request = pending.request
         if (
@@ -448,22 +478,20 @@ class Bus:
         assert self._loop is not None
         assert attempt.outcome is not None
         now = self._loop.time()
-        settings = self._settings
-        if attempt.outcome in _ANSWERS:
-            assert attempt.last_byte_at is not None
-            # After an earlier try that nobody seemed to answer this may be its late reply, and the
-            # reply to the latest try still to come: it must not meet the same question again.
-            is_late = not _UNANSWERED.isdisjoint(pending.outcomes)
-            quiet_ms = settings.silence_after_timeout_ms if is_late else settings.gap_ms
-            self._quiet_s = max(quiet_ms, settings.gap_ms) / 1000
-            self._clear_at = max(self._clear_at, attempt.last_byte_at + self._quiet_s)
-        else:
-            self._quiet_s = max(settings.silence_after_timeout_ms, settings.gap_ms) / 1000
-            quiet_since = now if not attempt.line_quiet else attempt.last_byte_at or now
-            self._clear_at = max(quiet_since, asked_at) + self._quiet_s
+        outcome, last_byte_at = attempt.outcome, attempt.last_byte_at
+        self._line_at = max(self._line_at, asked_at, last_byte_at or asked_at)
+        self._quiet_s, clear_at = silence_after(
+            attempt, pending, self._settings, asked_at=asked_at, now=now
+        )
+        self._clear_at = max(self._clear_at, clear_at)
         self._busy_s += now - sent_at
         line_s = max(now, self._clear_at) - sent_at
-        self._devices.attempted(pending.request.device, attempt.outcome, now, line_s)
+        self._devices.attempted(pending.request.device, outcome, now, line_s)
+        self._silent_in_row = self._silent_in_row + 1 if outcome is Outcome.SILENCE else 0
+        drop_after = self._settings.drop_after_silent
+        if drop_after and self._silent_in_row >= drop_after and self._lost is None:
+            msg = f"not one byte came after {self._silent_in_row} requests"
+            self._lost = EOFError(msg)
 
     @staticmethod
     def _fail(pending: Pending, error: BusError) -> None:

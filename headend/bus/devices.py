@@ -20,7 +20,7 @@ CREDIT_MAX_S = 3.0  # what an idle time may save up: about two probes
 DEBT_MAX_S = 60.0  # what on-demand probes may run up
 DEVICES_MAX = 4096  # names that are remembered; the longest unused living one is forgotten first
 
-_SILENT = frozenset({Outcome.SILENCE, Outcome.ECHO_ONLY, Outcome.FOREIGN})
+_SILENT = frozenset({Outcome.SILENCE, Outcome.ECHO_ONLY, Outcome.FOREIGN, Outcome.UNREACHED})
 _ANSWERED = frozenset({Outcome.REPLY, Outcome.REFUSED})
 
 
@@ -82,7 +82,10 @@ class DeviceBook:
         self._last_answer_at = now
 
     def failed(self, device: str, outcomes: frozenset[Outcome], now: float) -> None:
-        """A request ended without an answer. Only silence counts: damage is a sign of life."""
+        """A request ended without an answer. Only silence counts: damage is a sign of life.
+
+        What a gateway says for a device it does not reach is that device's silence.
+        """
         if not outcomes <= _SILENT:
             return
         known = self._get(device)

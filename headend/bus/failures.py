@@ -10,6 +10,7 @@ _TELLING = (
     Outcome.DAMAGED,
     Outcome.INCOMPLETE,
     Outcome.FOREIGN,
+    Outcome.UNREACHED,
     Outcome.ECHO_ONLY,
     Outcome.SILENCE,
 )

@@ -36,6 +36,11 @@ class RequestQueue:
         """No new request is taken."""
         return len(self._heap) >= self._size_max
 
+    @property
+    def first(self) -> Pending:
+        """Who is next; IndexError when nobody waits."""
+        return self._heap[0]
+
     def push(self, pending: Pending) -> None:
         """Put a request in its place."""
         heapq.heappush(self._heap, pending)

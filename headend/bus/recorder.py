@@ -20,6 +20,7 @@ class Recorder:
         self._observer = observer
         self.outcomes: Counter[Outcome] = Counter()
         self.stray_bytes = 0
+        self.strange_frames = 0
         self.observer_failures = 0
 
     def record(
@@ -48,6 +49,7 @@ class Recorder:
         )
         self.outcomes[attempt.outcome] += 1
         self.stray_bytes += attempt.stray_count
+        self.strange_frames += attempt.strange_frames
         loop.call_soon(self._tell, exchange)
         return exchange
 

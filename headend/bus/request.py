@@ -1,7 +1,7 @@
 """What is asked of a bus, and what those who ask see of it."""
 
 from collections.abc import Callable
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, Protocol
 
 from headend.domain.exchange import Exchange
@@ -23,6 +23,23 @@ class Priority(IntEnum):
     STATISTICS = 4
 
 
+class Late(Enum):
+    """What a reply that comes after its time-out looks like, and so what has to be waited for.
+
+    NAMED: it says which question it answers (device and item), so at worst it answers the same
+        question again: the bus's own silence after a time-out is enough.
+    ANONYMOUS: it looks like the answer to every question of the same shape. After a time-out
+        nothing is sent until the line has been quiet for the bus's silence, and in no case sooner
+        than twice the time-out after the request: a reply delayed by up to that never meets
+        another question.
+    NUMBERED: it carries the number of its request. Nothing has to be waited for.
+    """
+
+    NAMED = "named"
+    ANONYMOUS = "anonymous"
+    NUMBERED = "numbered"
+
+
 @dataclass(frozen=True, slots=True)
 class BusRequest:
     """One question to one device.
@@ -35,6 +52,10 @@ class BusRequest:
     timeout_s: from the end of the request on the wire to the end of the reply; None: turnaround
         of the bus + margin + the reply's time on the wire.
     deadline: Clock.monotonic(); nothing is sent after it.
+    quiet_s, quiet_chars: the line is quiet for so long (seconds, character times of the line) at
+        least before it is sent, counted from the last byte on it, theirs or ours; the bus's own
+        gap holds beside it.
+    late: what a reply that comes too late could be taken for.
     """
 
     device: str
@@ -46,6 +67,9 @@ class BusRequest:
     attempts: int = 3
     timeout_s: float | None = None
     deadline: float | None = None
+    quiet_s: float = 0.0
+    quiet_chars: float = 0.0
+    late: Late = Late.NAMED
 
 
 class BusPort(Protocol):

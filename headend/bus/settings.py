@@ -22,6 +22,9 @@ class BusSettings:
     probe_first_s, probe_max_s: back-off of its probes, doubled after each silent one.
     dead_share: part of the line's time that probes of dead devices may take together.
     reopen_first_s, reopen_max_s: back-off of opening a port that is not there.
+    drop_after_silent: attempts in a row, over all devices, after which a port that gave not one
+        byte is closed and opened again: for network connections, whose far end may be gone without
+        a word. 0: never.
     stray_max: bytes of noise kept for one attempt; the rest is only counted.
     """
 
@@ -39,4 +42,5 @@ class BusSettings:
     dead_share: float = 0.05
     reopen_first_s: float = 0.2
     reopen_max_s: float = 10.0
+    drop_after_silent: int = 0
     stray_max: int = 512

@@ -33,6 +33,8 @@ class BusStatistics:
 
     exchanges: attempts that reached the wire; outcomes: the same by how they ended.
     answered / failed: requests that ended with an answer / with NoAnswer.
+    strange_frames: whole good frames, within an attempt, that were no answer to its request (late
+        ones, other devices', another master's); their bytes are stray bytes too.
     busy_s: time spent in attempts; elapsed_s: since the bus was first run; dead_s: the part of the
         line's time (attempt and the silence after it) that probes of dead devices took.
     steps: grows whenever the bus's task does anything at all, "port absent, trying again" too,
@@ -48,6 +50,7 @@ class BusStatistics:
     deadline_passed: int
     dead_waiting: int
     stray_bytes: int
+    strange_frames: int
     observer_failures: int
     opens: int
     queue_len: int

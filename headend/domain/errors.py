@@ -50,7 +50,8 @@ class NoAnswer(BusError):
     """Nothing usable came within the time allowed, over all attempts.
 
     `diagnosis` tells silence apart from damage: `silence`, `incomplete`, `damaged`, `echo_only`,
-    `foreign` (frames came, none was the answer), `dead_waiting` (a meter that was silent before is
+    `foreign` (frames came, none was the answer), `unreached` (a gateway answered that it does not
+    reach the device), `dead_waiting` (a meter that was silent before is
     probed slowly; nothing was sent now).
     """
 
@@ -88,6 +89,10 @@ class Refused(HeadendError):
     def __init__(self, message: str, *, reasons: tuple[str, ...]) -> None:
         self.reasons = reasons
         super().__init__(message)
+
+
+class Busy(Refused):
+    """The device has no time now and said so, however often it was asked within reason."""
 
 
 class BadReply(HeadendError):

@@ -24,6 +24,7 @@ class Outcome(StrEnum):
     FOREIGN = "foreign"  # whole frames came, none was the answer
     PORT_GONE = "port_gone"  # the port broke during the attempt
     CANCELLED = "cancelled"
+    UNREACHED = "unreached"  # a gateway answered in the device's place: it does not reach it
 
     __hash__ = str.__hash__  # of a plain Enum it would be a call into Python
 
@@ -33,7 +34,8 @@ class Exchange:
     """One attempt. Compared by identity: two equal-looking attempts are two attempts.
 
     `request` is what was sent, wake-up bytes included; `reply` the accepted frame without them
-    (None when there was none); `stray` every other byte that came, in order, bounded by the bus.
+    (None when there was none; of `unreached` what the gateway said); `stray` every other byte that
+    came, in order, bounded by the bus.
     `sent_ms`/`received_ms` are UTC wall stamps of the request's first byte and of the reply's last
     byte (or of giving up); `took_ms` is the same span on the monotonic clock.
     """

@@ -26,6 +26,7 @@ OUTCOMES = (
     Outcome.FOREIGN,
     Outcome.PORT_GONE,
     Outcome.CANCELLED,
+    Outcome.UNREACHED,
 )
 DUE_STATES = (
     DueState.OPEN,
