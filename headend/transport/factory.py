@@ -1,7 +1,7 @@
 """Which link a specification means."""
 
 from headend.domain.errors import ConfigError
-from headend.domain.link import LinkSpec, SerialSpec, TcpSpec
+from headend.domain.link import LinkSpec, ModbusTcpSpec, SerialSpec, TcpSpec
 from headend.transport.link import Link
 
 
@@ -12,10 +12,10 @@ def make_link(spec: LinkSpec) -> Link:
         from headend.transport.serial_link import SerialLink  # noqa: PLC0415
 
         return SerialLink(spec)
-    if isinstance(spec, TcpSpec):
+    if isinstance(spec, TcpSpec | ModbusTcpSpec):
         from headend.transport.tcp_link import TcpLink  # noqa: PLC0415
 
         return TcpLink(spec)
     kind = type(spec).__name__.removesuffix("Spec").lower()
     msg = f"links of kind {kind} are not available in this version"
-    raise ConfigError(msg, hint="use serial:// or tcp://")
+    raise ConfigError(msg, hint="use serial://, tcp:// or modbus-tcp://")

@@ -1,20 +1,35 @@
-"""A transparent converter as a link: the bytes of the line over one TCP connection."""
+"""Bytes over one TCP connection: a transparent converter, or a Modbus TCP server or gateway."""
 
 import asyncio
 import socket
+from dataclasses import dataclass
 from typing import cast
 
 from headend.domain.errors import PortGone
-from headend.domain.link import TcpSpec
+from headend.domain.link import ModbusTcpSpec, TcpSpec
 from headend.transport.link import Receiver
 from headend.transport.serial_link import char_bits
 
 CONNECT_TIMEOUT_S = 5.0
 WRITE_BUFFER_MAX = 64 * 1024  # more unsent than this means that the peer reads nothing
-KEEPALIVE_IDLE_S = 10
-KEEPALIVE_INTERVAL_S = 5
-KEEPALIVE_PROBES = 3
-USER_TIMEOUT_MS = 20_000  # unacknowledged data for this long ends the connection
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAlive:
+    """When a peer that says nothing any more is given up.
+
+    After `idle_s` of silence `probes` probes, `interval_s` apart, that are not acknowledged; or
+    data that is not acknowledged for `user_timeout_ms`.
+    """
+
+    idle_s: int
+    interval_s: int
+    probes: int
+    user_timeout_ms: int
+
+
+CONVERTER = KeepAlive(idle_s=10, interval_s=5, probes=3, user_timeout_ms=20_000)
+MODBUS_SERVER = KeepAlive(idle_s=30, interval_s=10, probes=3, user_timeout_ms=20_000)
 
 
 class TcpLink:
@@ -22,9 +37,13 @@ class TcpLink:
 
     parity_seen = False
 
-    def __init__(self, spec: TcpSpec) -> None:
+    def __init__(self, spec: TcpSpec | ModbusTcpSpec) -> None:
         self.name = f"{spec.host}:{spec.port}"
-        self.char_s = char_bits(spec.parity, 1) / spec.baud if spec.baud else 0.0
+        # Of the lines behind a Modbus gateway nothing is known here.
+        baud = spec.baud if isinstance(spec, TcpSpec) else 0
+        parity = spec.parity if isinstance(spec, TcpSpec) else "none"
+        self.char_s = char_bits(parity, 1) / baud if baud else 0.0
+        self._keep_alive = CONVERTER if isinstance(spec, TcpSpec) else MODBUS_SERVER
         self._spec = spec
         self._connection: _Connection | None = None
 
@@ -35,13 +54,15 @@ class TcpLink:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 _, connection = await loop.create_connection(
-                    lambda: _Connection(receiver), self._spec.host, self._spec.port
+                    lambda: _Connection(receiver, self._keep_alive),
+                    self._spec.host,
+                    self._spec.port,
                 )
         except TimeoutError as error:
             msg = f"{self.name} does not answer within {CONNECT_TIMEOUT_S:g} s: is it reachable?"
             raise PortGone(msg, bus=self.name) from error
         except OSError as error:
-            msg = f"no connection to {self.name}: {error}; is the converter on, is the port right?"
+            msg = f"no connection to {self.name}: {error}; is it on, is the port right?"
             raise PortGone(msg, bus=self.name) from error
         self._connection = connection
 
@@ -68,15 +89,16 @@ class TcpLink:
 class _Connection(asyncio.Protocol):
     """The asyncio side of one connection; forgets its receiver once it is told to go."""
 
-    def __init__(self, receiver: Receiver) -> None:
+    def __init__(self, receiver: Receiver, keep_alive: KeepAlive) -> None:
         self._receiver: Receiver | None = receiver
+        self._keep_alive = keep_alive
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         sock = cast("socket.socket | None", transport.get_extra_info("socket"))
         if sock is not None:
-            _set_options(sock)
+            _set_options(sock, self._keep_alive)
 
     def data_received(self, data: bytes) -> None:
         if self._receiver is not None:
@@ -93,11 +115,16 @@ class _Connection(asyncio.Protocol):
             self.transport.abort()
 
 
-def _set_options(sock: socket.socket) -> None:
-    """No delay for small writes; a dead peer is noticed within about half a minute."""
+def _set_options(sock: socket.socket, keep_alive: KeepAlive) -> None:
+    """No delay for small writes; a dead peer is noticed, as far as the platform can."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+    for name, value in (
+        ("TCP_KEEPIDLE", keep_alive.idle_s),
+        ("TCP_KEEPINTVL", keep_alive.interval_s),
+        ("TCP_KEEPCNT", keep_alive.probes),
+        ("TCP_USER_TIMEOUT", keep_alive.user_timeout_ms),
+    ):
+        option = getattr(socket, name, None)
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
