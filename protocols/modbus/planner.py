@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from protocols.errors import LocalProtocolError
 from protocols.modbus.delimiter import COUNT_MAX
-from protocols.modbus.profile import DeviceProfile, Register
+from protocols.modbus.register import DeviceProfile, Register
 
 # On a serial line a request of its own costs about as much as this many words that nobody wants.
 BRIDGE_WORDS_MAX = 16

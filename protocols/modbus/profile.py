@@ -5,101 +5,81 @@ every problem of it at once. Reads no files itself.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from decimal import Decimal
-from difflib import get_close_matches
-from typing import Literal
+from typing import Any
 
-Ratio = Literal["ct", "pt", "ct*pt"]
-WordOrder = Literal["big", "little"]
-Kind = Literal["meter", "inverter"]
-Side = Literal["primary", "secondary"]
-Gaps = Literal["ok", "refuse", "unknown"]
+from protocols.errors import LocalProtocolError
+from protocols.modbus.delimiter import COUNT_MAX, READ_FUNCTIONS
+from protocols.modbus.profile_tree import ProfileReader, as_integer
+from protocols.modbus.register import (
+    TYPE_WORDS,
+    DeviceProfile,
+    ProfileError,
+    ProfileProblem,
+    Register,
+    UnknownPoint,
+)
 
-ONE = Decimal(1)
-
-# Words of each type; those of a string are given.
-TYPE_WORDS: Mapping[str, int | None] = {
-    "uint16": 1,
-    "int16": 1,
-    "uint32": 2,
-    "int32": 2,
-    "uint64": 4,
-    "int64": 4,
-    "float32": 2,
-    "float64": 4,
-    "string": None,
-}
-WORDS_MAX = 125
+__all__ = [
+    "DeviceProfile",
+    "ProfileError",
+    "ProfileProblem",
+    "Register",
+    "UnknownPoint",
+    "profile_from",
+    "raw_register",
+]
 
 
-@dataclass(frozen=True, slots=True)
-class Register:
-    """Where one point stands, and how its words become its value.
+def profile_from(tree: Mapping[str, Any], *, name: str) -> DeviceProfile:
+    """The profile that a tree describes; ProfileError with every problem of it.
 
-    `unit` is the map's own; `decode` gives the unit of the point. `decimals`: those of a float,
-    after which it is rounded, in the map's unit; None for integers, whose scale says it.
-    `missing`: raw patterns, as unsigned numbers of the full width in the order of the words, that
-    mean "no value". `ratio`: what a value of the secondary side is multiplied with.
+    `name` is what the problems are told with: the file's.
     """
-
-    point: str
-    function: int
-    address: int
-    type: str
-    words: int
-    unit: str = ""
-    scale: Decimal = ONE
-    decimals: int | None = None
-    ratio: Ratio | None = None
-    word_order: WordOrder = "big"
-    missing: tuple[int, ...] = ()
-    bill: bool = False
-    note: str = ""
-
-    @property
-    def end(self) -> int:
-        """The address behind its last word."""
-        return self.address + self.words
+    return ProfileReader(name).read(tree)
 
 
-class UnknownPoint(KeyError):
-    """A point the profile does not have. `nearest` is the most similar one, if any is similar."""
+def raw_register(text: str) -> Register:
+    """A register named by hand: `reg:FUNCTION:ADDRESS:WHAT`, with `:little` when low words first.
 
-    def __init__(self, profile: str, point: str, nearest: str | None) -> None:
-        self.profile = profile
-        self.point = point
-        self.nearest = nearest
-        super().__init__(point)
-
-    def __str__(self) -> str:
-        """A sentence, where KeyError would show only the key."""
-        hint = f"; the nearest is {self.nearest!r}" if self.nearest else ""
-        return f"{self.profile} has no point {self.point!r}{hint}"
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceProfile:
-    """One kind of device. `gaps`: what it does with undefined registers inside a block.
-
-    `even_only`: requests start at even addresses and ask for even counts. `turnaround_ms`: silence
-    it needs between its reply and the next request.
+    WHAT is a type, or a number of registers: 1, 2 and 4 are read as an unsigned number, others as
+    hex. `string8` is a text of 8 registers. Address as it goes on the wire, 0x for hex.
+    LocalProtocolError when it is not written like that.
     """
+    parts = text.split(":")
+    order = parts.pop() if parts[-1] in ("big", "little") else "big"
+    found = _raw_numbers(parts)
+    if found is None:
+        types = ", ".join(name for name, size in TYPE_WORDS.items() if size)
+        raise LocalProtocolError(
+            f"{text!r} names no register: reg:FUNCTION:ADDRESS:WHAT is expected, with function 3 "
+            f"or 4, address 0 to 65535 and a number of registers or a type ({types}, string8), "
+            "as in reg:4:72:float32 or reg:3:19000:2:little",
+            code="bad_register",
+        )
+    function, address, kind, words = found
+    return Register(
+        text, function, address, kind, words, word_order="little" if order == "little" else "big"
+    )
 
-    id: str
-    device: str
-    kind: Kind
-    side: Side
-    registers_max: int
-    gaps: Gaps
-    even_only: bool
-    turnaround_ms: int
-    registers: Mapping[str, Register] = field(default_factory=dict)
 
-    def register(self, point: str) -> Register:
-        """The register of a point; UnknownPoint (a KeyError) naming the nearest."""
-        found = self.registers.get(point)
-        if found is None:
-            nearest = get_close_matches(point, self.registers, n=1, cutoff=0.5)
-            raise UnknownPoint(self.id, point, nearest[0] if nearest else None)
-        return found
+def _raw_numbers(parts: list[str]) -> tuple[int, int, str, int] | None:
+    """Function, address, type and words; None when they are not written as they should be."""
+    if len(parts) != 4 or parts[0] != "reg":
+        return None
+    function, address = as_integer(parts[1]), as_integer(parts[2])
+    kind, words = _raw_type(parts[3])
+    if function not in READ_FUNCTIONS or words is None or not 1 <= words <= COUNT_MAX:
+        return None
+    if address is None or not 0 <= address <= 0x10000 - words:
+        return None
+    return function, address, kind, words
+
+
+def _raw_type(text: str) -> tuple[str, int | None]:
+    """Type and words; words None for what is neither a type nor a number."""
+    if text.isdecimal():
+        words = int(text)
+        return {1: "uint16", 2: "uint32", 4: "uint64"}.get(words, "hex"), words
+    if text.startswith("string"):
+        return "string", as_integer(text.removeprefix("string"))
+    return text, TYPE_WORDS.get(text)
