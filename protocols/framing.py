@@ -57,7 +57,7 @@ class Delimiter(Protocol):
 
     @property
     def start(self) -> bytes:
-        """The byte a frame begins with."""
+        """The byte a frame begins with; nothing when any byte may be the first."""
         ...
 
     def measure(self, buffer: bytes | bytearray, at: int) -> int | Rejected | None:
