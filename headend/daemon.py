@@ -36,8 +36,10 @@ from headend.feed.settings import FeedSettings
 from headend.journal import Base as JournalBase
 from headend.journal import ConsumerSpec, Journal, JournalSettings
 from headend.journal.retention import Retention
+from headend.liveness import status_line, watched
 from headend.messages.configured import configured_broker
 from headend.messages.requests import PointAnswer
+from headend.notify import Notifier, Watchdog
 from headend.supervisor import Supervisor, TaskState
 from headend.transport import make_link
 from headend.vee import Base, RuleSet
@@ -47,6 +49,7 @@ log = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
 FINISH_S = 6.0  # a clean end has 10 s
+SOCKET_WAIT_S = 10.0  # a daemon whose socket cannot be made reads meters all the same
 SETTLED_LOOK_BACK = timedelta(days=2)
 
 
@@ -91,9 +94,11 @@ async def run_daemon(
     stop: asyncio.Event,
     ready: Callable[[], None] = lambda: None,
     clock: Clock | None = None,
+    notifier: Notifier | None = None,
 ) -> None:
     """Run until `stop` is set; then end cleanly. Raises only what prevents standing up."""
     clock = clock or SystemClock()
+    notifier = notifier or Notifier(None)
     # Readings are nobody else's business: a directory of our own making is closed to others.
     config.data_path.mkdir(mode=0o700, parents=True, exist_ok=True)
     journal = await Journal.open(
@@ -108,7 +113,8 @@ async def run_daemon(
             supervisor.start("journal", journal.wait_damaged)
             parts = await _stand_up(config, clock, journal, supervisor)
             _start_feed(parts)
-            _start_api(parts)
+            await _listening(_start_api(parts))
+            _start_watchdog(parts, notifier)
             ready()
             log.warning(
                 "headend=%s version=%s epoch=%s meters=%d buses=%d: up",
@@ -118,6 +124,7 @@ async def run_daemon(
             # A damaged journal ends the process: only a new start can set it aside.
             await supervisor.run_until(stop)
             log.warning("headend=%s: going down", config.headend.name)
+            notifier.stopping()
             await _let_finish(parts)
     finally:
         await journal.close()
@@ -271,7 +278,37 @@ def _start_feed(parts: Parts) -> None:
 # -- the local socket's commands
 
 
-def _start_api(parts: Parts) -> None:
+async def _listening(server: ApiServer) -> None:
+    """Wait until commands are taken."""
+    try:
+        async with asyncio.timeout(SOCKET_WAIT_S):
+            await server.listening.wait()
+    except TimeoutError:
+        log.error("the local socket is not there yet: commands that speak to the daemon fail")  # noqa: TRY400 - its own task says why
+
+
+def _start_watchdog(parts: Parts, notifier: Notifier) -> None:
+    """From now on the service manager is told how it goes."""
+
+    def status() -> str:
+        return status_line(
+            parts.config.name,
+            meters=len(parts.registry.all()),
+            buses=parts.buses,
+            feed_connected=None if parts.publisher is None else parts.publisher.connected,
+        )
+
+    watchdog = Watchdog(
+        notifier,
+        tasks=lambda: watched(parts.buses, parts.engine.pollers),
+        status=status,
+        clock=parts.clock,
+    )
+    notifier.ready(status())
+    parts.supervisor.start("watchdog", watchdog.run)
+
+
+def _start_api(parts: Parts) -> ApiServer:
     async def read(request: dict[str, Any]) -> dict[str, Any]:
         timeout_s = float(request.get("timeout_s", 60))
         points = [str(point) for point in request["points"]]
@@ -312,6 +349,7 @@ def _start_api(parts: Parts) -> None:
     }
     server = ApiServer(parts.config.socket_path, commands)
     parts.supervisor.start("api", server.run)
+    return server
 
 
 async def _read(

@@ -22,6 +22,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("timeseries", "feed"),
     ("diagnostics",),
     ("api",),
+    ("liveness",),
     ("daemon",),
     ("cli",),
 )

@@ -57,12 +57,16 @@ def error_code(error: Exception) -> str:
 
 
 class ApiServer:
-    """Serves `commands` on `path` while `run` is running; the socket file goes with it."""
+    """Serves `commands` on `path` while `run` is running; the socket file goes with it.
+
+    `listening` is set once it can be spoken to.
+    """
 
     def __init__(self, path: Path, commands: Mapping[str, Command]) -> None:
         self._path = path
         self._commands = commands
         self._clients = 0
+        self.listening = asyncio.Event()
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -75,8 +79,10 @@ class ApiServer:
         try:
             self._path.chmod(0o600)
             async with server:
+                self.listening.set()
                 await server.serve_forever()
         finally:
+            self.listening.clear()
             self._path.unlink(missing_ok=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import faulthandler
 import gc
 import logging
 import signal
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 from headend.cli.output import add_config
+from headend.notify import Notifier
 
 GC_AFTER_OBJECTS = 20_000
 
@@ -28,13 +30,14 @@ def run(args: argparse.Namespace) -> int:
 
     log_to_stderr(args.log)
     config = load_config(Path(args.config))
+    notifier = service_manager()
 
     async def serve() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        await run_daemon(config, stop=stop, ready=_ready)
+        await run_daemon(config, stop=stop, ready=_ready, notifier=notifier)
 
     asyncio.run(serve())
     return 0
@@ -43,6 +46,17 @@ def run(args: argparse.Namespace) -> int:
 def _ready() -> None:
     settle_memory()
     print("READY", flush=True)
+
+
+def service_manager() -> Notifier:
+    """The service manager this process was started by, if it was.
+
+    Its watchdog ends a process that hangs with SIGABRT: where every thread was is then told.
+    """
+    notifier = Notifier.from_environment()
+    if notifier.watchdog_s is not None:
+        faulthandler.enable()
+    return notifier
 
 
 def settle_memory() -> None:
