@@ -175,7 +175,7 @@ class Framer:
                 if not final:
                     kept_from = at
                     break
-                reason = "parity" if self._damaged(at, len(buffer)) else "incomplete"
+                reason = self._unfinished(at)
             else:
                 reason = size.reason
             if reason != "dirt":
@@ -202,6 +202,14 @@ class Framer:
     def _damaged(self, begin: int, end: int) -> bool:
         index = bisect_left(self._bad, self._offset + begin)
         return index < len(self._bad) and self._bad[index] < self._offset + end
+
+    def _unfinished(self, at: int) -> str:
+        """Why the bytes from `at` on, which might have become a frame, are none."""
+        if self._damaged(at, len(self._buffer)):
+            return "parity"
+        # Where any byte may begin a frame, a single one says nothing.
+        alone = not self._delimiter.start and at >= len(self._buffer) - 1
+        return "dirt" if alone else "incomplete"
 
     def _drop(self, count: int) -> None:
         if not count:

@@ -32,7 +32,7 @@ RTU = c.Struct(
     / c.RawCopy(
         c.Struct(
             "unit" / c.Byte,
-            "pdu" / c.Bytes(lambda this: this._.pdu_bytes),
+            "pdu" / c.Bytes(c.this["_params"]["pdu_bytes"]),
         )
     ),
     "crc" / c.Default(c.Int16ul, lambda this: crc16(this.summed.data)),

@@ -106,8 +106,8 @@ class RtuAnswerDelimiter:
         found = measure_rtu(buffer, at)
         if found is None:
             return self._unless_behind(buffer, at)
-        if found is _CHECKSUM and buffer[at] != self.head[0]:
-            return _DIRT  # not even a head of the unit that was asked
+        if found is _CHECKSUM and not buffer.startswith(self.head, at):
+            return _DIRT  # only a head of what was asked for says that the answer is damaged
         return found
 
     def _unless_behind(self, buffer: Bytes, at: int) -> Rejected | None:
@@ -144,16 +144,19 @@ class TcpAnswerDelimiter:
     start: bytes = b""  # a frame may begin with any byte
 
     def measure(self, buffer: Bytes, at: int) -> Measured:
-        """As `Delimiter.measure`. Every whole frame is one, of whatever transaction."""
+        """As `Delimiter.measure`. Every whole frame is one, of whatever transaction.
+
+        Unless the answer is whole within its reach: then it was cut off, or no frame at all.
+        """
         found = measure_tcp(buffer, at)
-        if found is not None:
+        if isinstance(found, Rejected) or buffer.startswith(self.heads, at):
             return found
-        end = min(len(buffer), at + TCP_BYTES_MAX)
+        reach = at + (found or TCP_BYTES_MAX) - 1  # the last place where it could begin
         for head in self.heads:
-            place = buffer.find(head, at + 1, end)
-            if place >= 0 and isinstance(size := measure_tcp(buffer, place), int):
-                return _DIRT if place + size <= end else None
-        return None
+            place = buffer.find(head, at + 1, reach + len(head))
+            if place >= 0 and isinstance(measure_tcp(buffer, place), int):
+                return _DIRT
+        return found
 
 
 @dataclass(frozen=True, slots=True)
