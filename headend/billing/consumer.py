@@ -93,6 +93,10 @@ class BillingConsumer:
         self._receipts: dict[Stream, int] = {}
         self._resumes: dict[Stream, int] = {}
         self._something_to_say = asyncio.Event()
+        self._steps = 0
+        self._is_waiting = False
+        self._is_connected = False
+        self._is_store_away = False
         self.totals = Totals()
 
     async def run(self) -> None:
@@ -105,11 +109,27 @@ class BillingConsumer:
             backoff=self._backoff,
         )
 
+    @property
+    def steps(self) -> int | None:
+        """Changes with every step; None while connected with nothing to do.
+
+        A try to reach the broker or the database is a step, whatever comes of it.
+        """
+        return None if self._is_waiting else self._steps
+
+    @property
+    def status_line(self) -> str:
+        """How it is, in a line for people."""
+        broker = "broker connected" if self._is_connected else "broker away"
+        store = "; the database cannot write" if self._is_store_away else ""
+        return f"{self._name}: {broker}{store}"
+
     async def close(self) -> None:
         """Wait until the writer's thread has finished what it was at."""
         await asyncio.to_thread(self._thread.shutdown)
 
     def _make_pipe(self) -> Pipe:
+        self._steps += 1
         return Pipe(self._broker, client_id=f"headend-billing-{self._name}")
 
     # -- one connection
@@ -128,11 +148,15 @@ class BillingConsumer:
             if name in self._peers:
                 self._peers[name].epoch = epoch
         queue: asyncio.Queue[Message] = asyncio.Queue(QUEUE_MESSAGES_MAX)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._receive(pipe, queue))
-            group.create_task(self._work(queue))
-            group.create_task(self._speak(pipe))
-            group.create_task(self._ask_the_silent())
+        self._is_connected = True
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._receive(pipe, queue))
+                group.create_task(self._work(queue))
+                group.create_task(self._speak(pipe))
+                group.create_task(self._ask_the_silent())
+        finally:
+            self._is_connected = False
 
     async def _receive(self, pipe: Pipe, queue: asyncio.Queue[Message]) -> None:
         async for message in pipe:
@@ -140,7 +164,12 @@ class BillingConsumer:
 
     async def _work(self, queue: asyncio.Queue[Message]) -> None:
         while True:
-            waiting = [await queue.get()]
+            self._steps += 1
+            self._is_waiting = True
+            try:
+                waiting = [await queue.get()]
+            finally:
+                self._is_waiting = False
             while len(waiting) < GROUP_MESSAGES_MAX and not queue.empty():
                 waiting.append(queue.get_nowait())
             group: list[Arrived] = []
@@ -157,15 +186,18 @@ class BillingConsumer:
         """The group's result once it is durable; tried again for as long as it takes."""
         pause_s = STORE_RETRY_FIRST_S
         while True:
+            self._steps += 1
             try:
                 result = await self._in_thread(self._store.take, group)
             except OperationalError as error:
                 self.totals.store_failures += 1
+                self._is_store_away = True
                 self._limit.warning(
                     "store", "billing=%s database cannot write: %s", self._name, error.orig
                 )
             else:
                 self._limit.forget("store")
+                self._is_store_away = False
                 return result
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, STORE_RETRY_MAX_S)

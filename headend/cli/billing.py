@@ -15,17 +15,21 @@ from headend.billing.inbox import Row
 from headend.billing.store import Store
 from headend.billing.views import BillingView
 from headend.cli.output import add_config, add_json, clean, print_json, say, table
+from headend.cli.run import service_manager
 from headend.config import Config, load_config
 from headend.domain.clock import SystemClock, iso
 from headend.domain.due import day_bounds_ms
 from headend.domain.errors import ConfigError
 from headend.messages.configured import configured_broker
+from headend.notify import Steps, Watchdog
 from headend.supervisor import Supervisor
 from protocols.quantities import quantity
 
 SHORT_ID_CHARS = 12
 DAY_MS = 86_400_000
 NEAR_ID_CHARS_MIN = 6
+# The longest pause between two tries is half a minute; a transaction takes seconds.
+STEP_S_MAX = 300.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -128,10 +132,21 @@ async def _consume(config: Config) -> int:
         clock=clock,
         on_ready=ready,
     )
+    notifier = service_manager()
+    watchdog = Watchdog(
+        notifier,
+        tasks=lambda: {"billing": Steps(consumer.steps, STEP_S_MAX)},
+        status=lambda: consumer.status_line,
+        clock=clock,
+    )
     try:
         async with Supervisor() as supervisor:
             supervisor.start("billing", consumer.run)
+            # It takes what comes from now on; a broker that is away is no reason to be ended.
+            notifier.ready(consumer.status_line)
+            supervisor.start("watchdog", watchdog.run)
             await stop.wait()
+            notifier.stopping()
     finally:
         await consumer.close()
         await asyncio.to_thread(store.close)
