@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from headend.bus import Bus, BusSettings, Priority
+from headend.bus import Bus, Priority
+from headend.bus.configured import bus_settings
+from headend.cli import read_modbus
 from headend.cli.daemon_client import ask_daemon
 from headend.cli.main import (
     EXIT_NO_ANSWER,
@@ -31,11 +33,13 @@ from headend.cli.output import (
     table,
 )
 from headend.config import load_config, parse_link
-from headend.config.sections.meters import PROTOCOLS_KNOWN, PROTOCOLS_NOW
+from headend.config.meter_rules import MODBUS, PROTOCOLS_KNOWN, PROTOCOLS_NOW, link_problem
+from headend.config.sections.buses import BusSection
 from headend.domain.clock import SystemClock, from_iso, to_datetime
 from headend.domain.errors import ConfigError
-from headend.domain.link import LinkSpec
-from headend.drivers import Dlt645Session, PointResult, reading_json
+from headend.domain.link import LinkSpec, ModbusTcpSpec
+from headend.drivers import Dlt645Session, ModbusSession, PointResult, reading_json
+from headend.drivers.modbus_values import RAW_PREFIX as RAW_REGISTER
 from headend.drivers.targets import RAW_PREFIX, target_of
 from headend.supervisor import Supervisor
 from headend.transport import make_link
@@ -63,12 +67,15 @@ _CODES: Mapping[str, int] = {
     "queue_full": EXIT_PORT,
     "bus": EXIT_PORT,
     "refused": EXIT_REFUSED,
+    "busy": EXIT_REFUSED,
     "not_allowed": EXIT_REFUSED,
 }
 
 EXAMPLES = """examples:
   headend read --link /dev/ttyUSB0 --address 000000000001 active_import_total voltage_a
   headend read --link tcp://192.0.2.7:4001?baud=2400 --address 000000000001 di:0001FF00 --json
+  headend read --link modbus-tcp://192.0.2.9 --address 1 --profile eastron_sdm630 voltage_a
+  headend read --link /dev/ttyUSB1?baud=9600 --protocol modbus-rtu --address 1 reg:4:72:float32
   headend read --config headend.yaml --meter M-0001 active_import_total"""
 
 
@@ -76,9 +83,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `headend read`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
-    parser.add_argument("--link", metavar="L", help="serial:///dev/..., tcp://host:port, COM3, ...")
-    parser.add_argument("--protocol", metavar="P", help="default: dlt645-2007")
-    parser.add_argument("--address", metavar="A", help="twelve digits; AA stands for any two")
+    parser.add_argument(
+        "--link",
+        metavar="L",
+        help="serial:///dev/..., tcp://host:port, modbus-tcp://host, COM3, ...",
+    )
+    parser.add_argument(
+        "--protocol", metavar="P", help=f"{', '.join(PROTOCOLS_NOW)} (default: by the link)"
+    )
+    parser.add_argument(
+        "--address", metavar="A", help="twelve digits, AA stands for any two; a Modbus unit"
+    )
+    read_modbus.add_arguments(parser)
     parser.add_argument("--config", metavar="FILE", help="read through the running daemon's bus")
     parser.add_argument("--meter", metavar="M", help="with --config: the meter's id")
     parser.add_argument("--timeout", type=_seconds, metavar="S", help="seconds for one reply")
@@ -87,7 +103,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--zone", default=ZONE_DEFAULT, help=f"of the clock ({ZONE_DEFAULT})")
     add_json(parser)
     add_lang(parser)
-    parser.add_argument("points", nargs="+", metavar="POINT", help="a name, or di:00010000")
+    parser.add_argument(
+        "points", nargs="+", metavar="POINT", help="a name, di:00010000, or reg:4:72:2"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -99,27 +117,50 @@ def run(args: argparse.Namespace) -> int:
     if args.link is None or args.address is None:
         hint = "or --config FILE --meter M"
         raise ConfigError("--link and --address say where to read", hint=hint)
-    _check_protocol(args.protocol)
+    spec = parse_link(args.link)
+    protocol = _protocol(args.protocol, spec)
+    args.retries = RETRIES_DEFAULT if args.retries is None else args.retries
+    zone = _zone(args.zone)
+    if protocol in MODBUS:
+        target = read_modbus.modbus_target(args, spec, protocol)
+        return run_async(lambda: _over_link(args, spec, zone, target))
+    _check_dlt645(args, spec, protocol)
+    return run_async(lambda: _over_link(args, spec, zone, None))
+
+
+def _check_dlt645(args: argparse.Namespace, spec: LinkSpec, protocol: str) -> None:
+    unfit = next((o for o in read_modbus.OPTIONS if getattr(args, o) is not None), None)
+    if unfit is not None:
+        raise ConfigError(f"--{unfit} is for Modbus", hint="--protocol modbus-rtu or modbus-tcp")
+    problem = link_problem(protocol, spec) if protocol in PROTOCOLS_NOW else None
+    if problem is not None and isinstance(spec, ModbusTcpSpec):
+        raise ConfigError(problem.message, hint=problem.hint)
     if not _ADDRESS.fullmatch(args.address.upper()):
         hint = "twelve digits, as on the meter's plate, with leading zeros"
         raise ConfigError(f"{args.address} is not a DL/T 645 address", hint=hint)
     if args.freeze is not None and not 1 <= args.freeze <= 62:
         raise ConfigError("--freeze counts from the newest: 1 to 62")
     _check_points(args.points)
-    spec = parse_link(args.link)
-    zone = _zone(args.zone)
-    return run_async(lambda: _over_link(args, spec, zone))
 
 
-async def _over_link(args: argparse.Namespace, spec: LinkSpec, zone: ZoneInfo) -> int:
+async def _over_link(
+    args: argparse.Namespace,
+    spec: LinkSpec,
+    zone: ZoneInfo,
+    modbus: read_modbus.ModbusTarget | None,
+) -> int:
     # What goes wrong is told once, as the error of a point.
     logging.getLogger("headend").setLevel(logging.CRITICAL)
-    retries = RETRIES_DEFAULT if args.retries is None else args.retries
-    link = make_link(spec)
-    bus = Bus(link.name, link, BusSettings(), clock=SystemClock(), observer=lambda _exchange: None)
-    session = Dlt645Session(
-        bus, args.address.upper(), zone=zone, attempts=retries + 1, timeout_s=args.timeout
-    )
+    link, clock = make_link(spec), SystemClock()
+    settings = bus_settings(BusSection(link=args.link))
+    bus = Bus(link.name, link, settings, clock=clock, observer=lambda _exchange: None)
+    session: Dlt645Session | ModbusSession
+    if modbus is not None:
+        session = modbus.session(bus, args, clock)
+    else:
+        session = Dlt645Session(
+            bus, args.address.upper(), zone=zone, attempts=args.retries + 1, timeout_s=args.timeout
+        )
     async with Supervisor() as supervisor:
         supervisor.start("bus", bus.run)
         if args.freeze is None:
@@ -136,7 +177,7 @@ async def _over_link(args: argparse.Namespace, spec: LinkSpec, zone: ZoneInfo) -
 
 
 def _through_daemon(args: argparse.Namespace) -> int:
-    for option in ("link", "address", "protocol", "retries", "freeze"):
+    for option in ("link", "address", "protocol", "retries", "freeze", *read_modbus.OPTIONS):
         if getattr(args, option) is not None:
             raise ConfigError(f"--{option} and --config exclude each other")
     if args.meter is None:
@@ -159,9 +200,12 @@ def _code(error: Mapping[str, Any] | None) -> int:
     return EXIT_OK if error is None else _CODES.get(str(error.get("code")), EXIT_NOT_GOOD)
 
 
-def _check_protocol(protocol: str | None) -> None:
-    if protocol is None or protocol in PROTOCOLS_NOW:
-        return
+def _protocol(protocol: str | None, spec: LinkSpec) -> str:
+    """The protocol that was asked for, or the one that goes with the link."""
+    if protocol is None:
+        return "modbus-tcp" if isinstance(spec, ModbusTcpSpec) else PROTOCOLS_NOW[0]
+    if protocol in PROTOCOLS_NOW:
+        return protocol
     hint = f"available: {', '.join(PROTOCOLS_NOW)}"
     if protocol in (*PROTOCOLS_KNOWN, "auto"):
         raise ConfigError(f"{protocol} is not available in this version", hint=hint)
@@ -174,6 +218,10 @@ def _check_points(points: Sequence[str]) -> None:
         try:
             target_of(point)
         except LocalProtocolError as error:
+            if point.startswith(RAW_REGISTER):
+                message = f"{point} is a Modbus register"
+                hint = "--protocol modbus-rtu or modbus-tcp"
+                raise ConfigError(message, hint=hint) from error
             raise ConfigError(str(error), hint="or a raw one, such as di:00010000") from error
 
 
@@ -231,6 +279,8 @@ def _label(point: str, lang: str) -> str:
         if item is None:
             return ""
         return item.name_zh if lang == "zh" else item.name_en
+    if point.startswith(RAW_REGISTER):
+        return ""
     known = quantity(point)
     return known.label_zh if lang == "zh" else known.label_en
 

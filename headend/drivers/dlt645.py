@@ -17,12 +17,8 @@ from headend.domain.clock import to_ms
 from headend.domain.errors import (
     BadReply,
     BusError,
-    DeadlinePassed,
     HeadendError,
     NoAnswer,
-    PortBusy,
-    PortGone,
-    QueueFull,
     Refused,
 )
 from headend.domain.exchange import Exchange
@@ -36,6 +32,7 @@ from headend.drivers.targets import (
     target_of,
     value_text,
 )
+from headend.drivers.unasked import end_of_the_talk, not_asked
 from protocols.dlt645.catalogue import FrozenMember, freeze_di, freeze_time_di, lookup
 from protocols.dlt645.formats import MeterTime, Value
 from protocols.dlt645.frame import DELIMITER, WAKE_UP
@@ -49,10 +46,6 @@ from protocols.dlt645.master import (
 from protocols.errors import ErrorReply, LocalProtocolError, ProtocolError, RemoteProtocolError
 from protocols.framing import Match
 from protocols.quantities import quantity
-
-# The line or the device may still serve another item after these; after every other failure of
-# the bus the rest of the points would only cost their time-outs.
-_ANOTHER_ITEM_MAY_SUCCEED = frozenset({"damaged", "foreign"})
 
 # What the meter says the same way however often it is asked.
 _SAME_AGAIN = frozenset({"edition_1997", "follow_up_not_supported", "no_value"})
@@ -141,7 +134,7 @@ class Dlt645Session:
             trail: _Trail = []
             try:
                 if gone is not None:
-                    raise _not_asked(gone)
+                    raise not_asked(gone)
                 target = target_of(point)
                 if point == CLOCK:
                     results.append(await self._read_clock(target, ask, trail))
@@ -152,7 +145,7 @@ class Dlt645Session:
                 results.append(self._result(target, members, exchange, trail, time_ms))
             except (HeadendError, ProtocolError) as error:
                 results.append(_failed(point, error, trail))
-                gone = gone or _end_of_the_talk(error)
+                gone = gone or end_of_the_talk(error)
         return results
 
     async def read_frozen(
@@ -265,12 +258,12 @@ class Dlt645Session:
             for di in places:
                 try:
                     if gone is not None:
-                        raise _not_asked(gone)
+                        raise not_asked(gone)
                     target = Target(di, di, lookup(di), "", "register", frozen=True)
                     reads[di] = await self._believed(target, ask, trails[di], twice=True)
                 except (HeadendError, ProtocolError) as error:
                     reads[di] = error
-                    gone = gone or _end_of_the_talk(error)
+                    gone = gone or end_of_the_talk(error)
             if any(isinstance(read, _Read) for read in reads.values()):
                 time_after_ms = await self._freeze_time(nth, ask, time_trail)
                 if time_after_ms != time_ms:
@@ -439,27 +432,6 @@ def _frozen_place(point: str, nth: int) -> FrozenMember | LocalProtocolError:
     except KeyError as error:
         message = str(error.args[0]) if type(error) is KeyError else str(error)
         return LocalProtocolError(message, code="no_such_point")
-
-
-def _end_of_the_talk(error: Exception) -> BusError | None:
-    """The failure that makes asking for more points pointless; None when it is not one."""
-    if isinstance(error, NoAnswer) and error.diagnosis in _ANOTHER_ITEM_MAY_SUCCEED:
-        return None
-    return error if isinstance(error, BusError) else None
-
-
-def _not_asked(gone: BusError) -> BusError:
-    """The error of a point that was not asked for, because the meter could not be reached."""
-    message = f"not asked: {gone}"
-    match gone:
-        case NoAnswer():
-            return NoAnswer(
-                message, bus=gone.bus, waited_ms=0.0, attempts=0, diagnosis=gone.diagnosis
-            )
-        case PortGone() | PortBusy() | DeadlinePassed() | QueueFull():
-            return type(gone)(message, bus=gone.bus)
-        case _:
-            return BusError(message, bus=gone.bus)
 
 
 def _failed(point: str, error: Exception, trail: _Trail) -> PointResult:

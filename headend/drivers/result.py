@@ -7,6 +7,7 @@ from headend.domain.clock import iso
 from headend.domain.errors import (
     BadReply,
     BusError,
+    Busy,
     ConfigError,
     DeadlinePassed,
     NoAnswer,
@@ -17,6 +18,7 @@ from headend.domain.errors import (
     Refused,
 )
 from headend.domain.exchange import Exchange
+from headend.domain.reading import Side
 from protocols.errors import ProtocolError
 
 if TYPE_CHECKING:
@@ -33,10 +35,28 @@ _CODES: tuple[tuple[type[Exception], str], ...] = (
     (DeadlinePassed, "deadline_passed"),
     (QueueFull, "queue_full"),
     (BusError, "bus"),
+    (Busy, "busy"),
     (Refused, "refused"),
     (PolicyError, "not_allowed"),
     (ConfigError, "configuration"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Footing:
+    """What a value stands on, where the device says more of it than its number.
+
+    `side`, `multiplier`: value x multiplier is the primary quantity. `applied`: the transformers'
+    ratio that is in the value already; None = the device works with one that only it knows.
+    `limit`: the first value its counter cannot show (infinite: it does not wrap). `count`: the
+    smallest step the counter can take.
+    """
+
+    side: Side
+    multiplier: Decimal
+    applied: Decimal | None
+    limit: Decimal
+    count: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +68,8 @@ class PointResult:
     of the exchange, or the freeze's own time; None on error. `exchange` is the one that counts (of
     two reads the second), `exchanges` all that were made for it. `attempts`: how often the request
     that counts was sent. `meter_time_ms`: the meter's clock, read just now. `occurred_ms`: when a
-    maximum demand occurred, by the meter's clock.
+    maximum demand occurred, by the meter's clock. `footing` None: the value is of the meter's own
+    side, its multiplier is the meter's CT x PT, and its counter has the digits of a DL/T 645 one.
     """
 
     point: str
@@ -63,6 +84,7 @@ class PointResult:
     occurred_ms: int | None = None
     texts: tuple[str | None, ...] = ()
     exchanges: tuple[Exchange, ...] = ()
+    footing: Footing | None = None
 
 
 def error_code(error: Exception) -> str:
@@ -89,6 +111,9 @@ def reading_json(meter: str, result: PointResult) -> dict[str, Any]:
         "request": None if exchange is None else _hex(exchange.request),
         "reply": None if exchange is None or exchange.reply is None else _hex(exchange.reply),
     }
+    if result.footing is not None and result.value is not None:
+        shown["side"] = result.footing.side.value
+        shown["multiplier"] = format(result.footing.multiplier, "f")
     if result.meter_time_ms is not None:
         shown["meter_time"] = iso(result.meter_time_ms)
     if result.occurred_ms is not None:

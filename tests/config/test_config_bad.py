@@ -133,8 +133,9 @@ TEN = {
         "listeners is not available in this version", "leave it out",
     ),
     "later_protocol": (
-        "    protocol: dlt645-2007\n", "    protocol: modbus-rtu\n", 11, "meters[0].protocol",
-        "modbus-rtu is not available in this version", "available: dlt645-2007",
+        "    protocol: dlt645-2007\n", "    protocol: dlt698.45\n", 11, "meters[0].protocol",
+        "dlt698.45 is not available in this version",
+        "available: dlt645-2007, modbus-rtu, modbus-tcp",
     ),
     "unknown_protocol": (
         "    protocol: dlt645-2007\n", "    protocol: dlt645\n", 11, "meters[0].protocol",

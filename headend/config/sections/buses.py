@@ -1,14 +1,19 @@
 """`buses`: the media the meters hang on, and how patiently each is asked."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from headend.config.link_url import parse_link
 from headend.config.sections.base import Flag, Section, Text, Whole, problem
 from headend.domain.errors import ConfigError
-from headend.domain.link import LinkSpec, SerialSpec, TcpSpec
+from headend.domain.link import LinkSpec, ModbusTcpSpec, SerialSpec, TcpSpec
+
+# A connection needs no quiet time, and a gateway has a time-out of its own, which must end first.
+_MODBUS_TCP = {"gap_ms": 0, "timeout_ms": 3000}
+_OF_A_LINE = ("echo", "wakeup", "silence_after_timeout_ms")
 
 
 def _link(value: str) -> str:
@@ -28,6 +33,9 @@ class BusSection(Section):
     bytes come back. `queue_max`: requests that may wait. `dead_after`: unanswered requests in a
     row after which a meter is only probed, at most `probe_max_s` apart. `wakeup`: FE bytes before
     a DL/T 645 request.
+
+    On a `modbus-tcp` link the gap is 0 and the time-out 3000 ms unless they are given, and what
+    belongs to a line has no meaning.
     """
 
     link: Annotated[Text, AfterValidator(_link)]
@@ -40,6 +48,20 @@ class BusSection(Section):
     dead_after: Whole = Field(default=2, ge=1, le=1000)
     probe_max_s: Whole = Field(default=600, ge=1, le=86_400)
     wakeup: Whole = Field(default=4, ge=0, le=8)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_medium(cls, value: object) -> object:
+        if isinstance(value, Mapping) and str(value.get("link")).startswith("modbus-tcp:"):
+            return {**_MODBUS_TCP, **value}
+        return value
+
+    @model_validator(mode="after")
+    def _nothing_without_effect(self) -> "BusSection":
+        given = [key for key in _OF_A_LINE if key in self.model_fields_set]
+        if given and isinstance(parse_link(self.link), ModbusTcpSpec):
+            raise problem(f"{given[0]} has no meaning on a modbus-tcp link", "leave it out")
+        return self
 
     @property
     def link_spec(self) -> LinkSpec:

@@ -5,6 +5,13 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from headend.config.meter_rules import (
+    ANY_UNIT,
+    LINE_UNITS,
+    MODBUS,
+    PROTOCOLS_KNOWN,
+    PROTOCOLS_NOW,
+)
 from headend.config.sections.base import (
     FilePath,
     Identifier,
@@ -18,16 +25,7 @@ from headend.config.sections.base import (
 )
 from headend.domain.meter import Meter
 
-PROTOCOLS_KNOWN = (
-    "dlt645-2007",
-    "dlt645-1997",
-    "modbus-rtu",
-    "modbus-tcp",
-    "qgdw376.1",
-    "qgdw376.2",
-    "dlt698.45",
-)
-PROTOCOLS_NOW = ("dlt645-2007",)
+__all__ = ["PROTOCOLS_KNOWN", "PROTOCOLS_NOW", "MeterSection", "MetersFile"]
 
 _TWELVE_DIGITS = re.compile(r"[0-9]{12}")
 
@@ -43,7 +41,10 @@ def _address(value: object) -> object:
 
 
 class MeterSection(Section):
-    """One meter. `ct` and `pt` are the instrument transformers' ratios, as text."""
+    """One meter. `ct` and `pt` are the instrument transformers' ratios, as text.
+
+    A DL/T 645 meter has an `address`, a Modbus one a `unit` and the `profile` of its registers.
+    """
 
     id: Identifier
     service_point: Identifier
@@ -55,24 +56,41 @@ class MeterSection(Section):
     ct: PositiveDecimal = Field(default=1, validate_default=True)
     pt: PositiveDecimal = Field(default=1, validate_default=True)
     profile: Text | None = None
-    unit: Whole | None = Field(default=None, ge=1, le=247)
+    unit: Whole | None = Field(default=None, ge=ANY_UNIT[0], le=ANY_UNIT[-1])
     capacity_kw: PositiveDecimal | None = None
 
     def address_problem(self) -> tuple[str, str, str] | None:
         """Key, message and hint when the address does not fit the protocol."""
-        if self.protocol.startswith("dlt645"):
-            if self.unit is not None:
-                return "unit", "a DL/T 645 meter has no unit number", "give its address"
-            if self.address is None:
-                return "address", "is missing", "the twelve digits on the meter's plate, in quotes"
-            if not _TWELVE_DIGITS.fullmatch(self.address):
-                return (
-                    "address",
-                    f"{self.address!r} is not a meter address",
-                    "twelve digits in quotes; a spreadsheet may have eaten leading zeros",
-                )
-            if self.address == "999999999999":
-                return "address", "all nines is the broadcast address; no meter answers it", ""
+        return self._modbus_problem() if self.protocol in MODBUS else self._dlt645_problem()
+
+    def _dlt645_problem(self) -> tuple[str, str, str] | None:
+        if self.unit is not None:
+            return "unit", "a DL/T 645 meter has no unit number", "give its address"
+        if self.profile is not None:
+            return "profile", "a DL/T 645 meter has no profile of registers", "leave it out"
+        if self.address is None:
+            return "address", "is missing", "the twelve digits on the meter's plate, in quotes"
+        if not _TWELVE_DIGITS.fullmatch(self.address):
+            return (
+                "address",
+                f"{self.address!r} is not a meter address",
+                "twelve digits in quotes; a spreadsheet may have eaten leading zeros",
+            )
+        if self.address == "999999999999":
+            return "address", "all nines is the broadcast address; no meter answers it", ""
+        return None
+
+    def _modbus_problem(self) -> tuple[str, str, str] | None:
+        units = ANY_UNIT if self.protocol == "modbus-tcp" else LINE_UNITS
+        allowed = f"a number from {units[0]} to {units[-1]}"
+        if self.address is not None:
+            return "address", "a Modbus device has no address but a unit number", "give its unit"
+        if self.unit is None:
+            return "unit", "is missing", f"the device's number on its bus, {allowed}"
+        if self.unit not in units:
+            return "unit", f"{self.unit} is no device on a line", f"{allowed} for {self.protocol}"
+        if self.profile is None:
+            return "profile", "is missing", "the map of its registers, such as eastron_sdm630"
         return None
 
     def to_meter(self) -> Meter:

@@ -1,0 +1,60 @@
+"""Device profiles by name or by file: read, checked, and every problem told with its line."""
+
+from pathlib import Path
+
+from headend.config.errors import ConfigErrors
+from headend.config.tree import error_at, parse_tree, read_text
+from headend.config.validate import nearest
+from headend.domain.errors import ConfigError
+from protocols.modbus.profile import DeviceProfile, ProfileError, profile_from
+
+DIRECTORY = "devices"
+PACKAGED = Path(__file__).parents[2] / "config" / DIRECTORY
+_ENDINGS = (".yaml", ".yml")
+
+
+def load_profile(name: str, base: Path) -> DeviceProfile:
+    """The profile that `name` means; ConfigErrors with everything that is wrong.
+
+    A path (with a slash, or ending in .yaml) is relative to `base`. A name is looked for in the
+    directory `devices` of `base`, then among those that come with the program.
+    """
+    place = _place(name, base)
+    shown = str(place)
+    try:
+        text = read_text(place, shown)
+    except ConfigError as error:
+        raise ConfigErrors([error]) from error
+    root, errors = parse_tree(text, shown)
+    try:
+        profile = profile_from(root, name=shown)
+    except ProfileError as found:
+        errors += [error_at(root, p.path, p.message, p.hint) for p in found.problems]
+        raise ConfigErrors(errors) from found
+    if errors:
+        raise ConfigErrors(errors)
+    return profile
+
+
+def profile_names(base: Path) -> list[str]:
+    """The names that `load_profile` finds, sorted."""
+    places = (base / DIRECTORY, PACKAGED)
+    return sorted({path.stem for place in places for path in place.glob(f"*{_ENDINGS[0]}")})
+
+
+def _place(name: str, base: Path) -> Path:
+    if "/" in name or name.endswith(_ENDINGS):
+        path = base / name
+        if path.is_file():
+            return path
+        raise _unknown(f"there is no profile {path}", "paths are relative to the configuration")
+    for directory in (base / DIRECTORY, PACKAGED):
+        path = directory / f"{name}{_ENDINGS[0]}"
+        if path.is_file():
+            return path
+    known = profile_names(base)
+    raise _unknown(f"there is no device profile {name}", nearest(name, known))
+
+
+def _unknown(message: str, hint: str) -> ConfigErrors:
+    return ConfigErrors([ConfigError(message, hint=hint)])
