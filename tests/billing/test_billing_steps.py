@@ -59,7 +59,7 @@ async def test_a_database_that_is_away_is_stepped_at_and_said():
     queue = asyncio.Queue()
     async with asyncio.TaskGroup() as group:
         work = group.create_task(consumer._work(queue))
-        queue.put_nowait(Message(FEED, b"{}", False))
+        queue.put_nowait(Message(FEED, b"{}", retain=False))
         await eventually(lambda: store.calls >= 1)
         first = consumer.steps
         await eventually(lambda: store.calls >= 3)
@@ -80,7 +80,7 @@ async def test_a_database_that_never_answers_is_no_step():
     try:
         async with asyncio.TaskGroup() as group:
             work = group.create_task(consumer._work(queue))
-            queue.put_nowait(Message(FEED, b"{}", False))
+            queue.put_nowait(Message(FEED, b"{}", retain=False))
             await eventually(lambda: store.calls == 1)
             first = consumer.steps
             assert first is not None

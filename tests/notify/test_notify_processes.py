@@ -91,7 +91,7 @@ class Manager:
 
     def wait_for(self, condition, what):
         with self._news:
-            assert self._news.wait_for(lambda: condition(), WAIT_S), f"{what}: {self.lines()}"
+            assert self._news.wait_for(condition, WAIT_S), f"{what}: {self.lines()}"
 
 
 @pytest.fixture
