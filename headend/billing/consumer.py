@@ -1,28 +1,25 @@
 """Billing's end of the feed: takes messages, commits them, and only then sends receipts.
 
 The event loop never waits for the database: one thread owns it. What has queued up while a
-transaction ran is taken by the next one together. When the database cannot write, the same group
-is tried again and nothing new is read from the broker meanwhile; head-ends keep what is not
-receipted. Sending has a task of its own: whoever takes messages must never wait for an
+transaction ran is taken by the next one together. While the database is away the same group is
+tried again and nothing new is read from the broker; head-ends keep what is not receipted. Sending has a task of its own: whoever takes messages must never wait for an
 acknowledgement that stands behind other messages in the same socket.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
-
-from sqlalchemy.exc import OperationalError
 
 from headend.billing.store import Arrived, Result, Store, Stream
+from headend.billing.store_thread import StoreThread
 from headend.domain.clock import Clock
 from headend.domain.errors import FeedError
 from headend.messages.broker import BrokerSpec
 from headend.messages.connection import Backoff, keep_connected
+from headend.messages.incoming import Message
 from headend.messages.log_limit import LogLimit
-from headend.messages.pipe import Message, Pipe, PublishRefused
+from headend.messages.pipe import Pipe, PublishRefused
 from headend.messages.records import Receipt, Resume, Status, cleaned, decode_status, encode
 from headend.messages.topics import Topics
 
@@ -32,10 +29,6 @@ GROUP_MESSAGES_MAX = 32
 QUEUE_MESSAGES_MAX = 64  # full: the socket is not read, the broker and the head-end wait
 RESUME_AGAIN_S = 5.0
 STATUS_WAIT_S = 1.0  # the retained status comes right behind the subscription, if there is one
-STORE_RETRY_FIRST_S = 0.2
-STORE_RETRY_MAX_S = 10.0
-
-_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
@@ -47,7 +40,6 @@ class Totals:
     refused_messages: int = 0
     receipts: int = 0
     resumes: int = 0
-    store_failures: int = 0
 
 
 @dataclass(slots=True)
@@ -85,7 +77,7 @@ class BillingConsumer:
         self._on_ready = on_ready
         self._backoff = backoff or Backoff()
         self._limit = LogLimit(log, clock)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="billing-store")
+        self._thread = StoreThread(store, name=name, clock=clock)
         self._peers = {headend: _Peer(headend, Topics(headend)) for headend in headends}
         self._by_feed = {p.topics.feed(name): p for p in self._peers.values()}
         self._by_status = {p.topics.status: p for p in self._peers.values()}
@@ -126,7 +118,12 @@ class BillingConsumer:
 
     async def close(self) -> None:
         """Wait until the writer's thread has finished what it was at."""
-        await asyncio.to_thread(self._thread.shutdown)
+        await self._thread.close()
+
+    @property
+    def store_failures(self) -> int:
+        """How often the database could not do what it was asked."""
+        return self._thread.failures
 
     def _make_pipe(self) -> Pipe:
         self._steps += 1
@@ -140,7 +137,7 @@ class BillingConsumer:
         self._resumes.clear()
         for peer in self._peers.values():
             peer.is_online = peer.is_heard = False
-        latest = await self._in_thread(self._store.latest)
+        latest = await self._thread.ask(self._store.latest)
         await pipe.subscribe(*self._by_feed, *self._by_status)
         if self._on_ready is not None:
             self._on_ready()
@@ -180,27 +177,7 @@ class BillingConsumer:
                 elif message.topic in self._by_status:
                     await self._take_status(self._by_status[message.topic], message)
             if group:
-                self._answer(await self._commit(group))
-
-    async def _commit(self, group: list[Arrived]) -> Result:
-        """The group's result once it is durable; tried again for as long as it takes."""
-        pause_s = STORE_RETRY_FIRST_S
-        while True:
-            self._steps += 1
-            try:
-                result = await self._in_thread(self._store.take, group)
-            except OperationalError as error:
-                self.totals.store_failures += 1
-                self._is_store_away = True
-                self._limit.warning(
-                    "store", "billing=%s database cannot write: %s", self._name, error.orig
-                )
-            else:
-                self._limit.forget("store")
-                self._is_store_away = False
-                return result
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, STORE_RETRY_MAX_S)
+                self._answer(await self._thread.ask(self._store.take, group))
 
     def _answer(self, result: Result) -> None:
         """Everything in `result` is committed: tell the head-ends, and a person what was odd."""
@@ -248,7 +225,7 @@ class BillingConsumer:
                 cleaned(str(error)),
             )
             arrived = Arrived(peer.name, message.topic, message.payload)
-            await self._in_thread(self._store.refuse, arrived, error)
+            await self._thread.ask(self._store.refuse, arrived, error)
             return
         if status.online and self._name not in status.consumers:
             self._limit.warning(
@@ -263,13 +240,13 @@ class BillingConsumer:
         peer.epoch, peer.is_online, peer.is_heard = status.epoch, status.online, True
         if is_news and status.online:
             # Whatever was asked before this head-end was there, it did not hear.
-            through_seq = await self._in_thread(self._store.learn_epoch, peer.name, status.epoch)
+            through_seq = await self._thread.ask(self._store.learn_epoch, peer.name, status.epoch)
             self._ask((peer.name, status.epoch), through_seq + 1, again=True)
 
     async def _ask_the_silent(self) -> None:
         """A head-end whose status is not there may listen all the same."""
         await asyncio.sleep(STATUS_WAIT_S)
-        for name, (epoch, through_seq) in (await self._in_thread(self._store.latest)).items():
+        for name, (epoch, through_seq) in (await self._thread.ask(self._store.latest)).items():
             peer = self._peers.get(name)
             if peer is not None and not peer.is_heard:
                 self._ask((name, epoch), through_seq + 1)
@@ -311,9 +288,6 @@ class BillingConsumer:
             self._limit.warning((peer.name, "receipt"), "headend=%s %s", peer.name, error)
             return False
         return True
-
-    async def _in_thread(self, call: Callable[..., _T], *args: object) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
 
 
 def _check_sender(status: Status, headend: str) -> None:

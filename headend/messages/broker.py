@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from headend.config.secret_files import client_context, read_secret
 from headend.domain.errors import ConfigError
 
 PORT_PLAIN = 1883
-SECRET_BYTES_MAX = 4096
 
 
 class MqttVersion(StrEnum):
@@ -36,14 +36,16 @@ class TlsSpec:
     key_file: Path | None = None
 
     def context(self) -> ssl.SSLContext:
-        """A client context that checks the broker's certificate and name. Reads files."""
-        context = ssl.create_default_context(
-            cafile=None if self.ca_file is None else str(self.ca_file)
-        )
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if self.cert_file is not None:
-            context.load_cert_chain(self.cert_file, self.key_file)
-        return context
+        """A client context that checks the broker's certificate and name. Reads files; FileFault.
+
+        Files that were replaced on the disk count from the next connection on.
+        """
+        return client_context(self.ca_file, self.cert_file, self.key_file)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files it stands on."""
+        return tuple(f for f in (self.ca_file, self.cert_file, self.key_file) if f is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +84,37 @@ class BrokerSpec:
     @property
     def name(self) -> str:
         """For messages: host and port, nothing secret."""
-        return f"{self.host}:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def must_be_loopback(self) -> bool:
+        """Whether the bytes may go to this machine only."""
+        return self.tls is None and not self.allow_plaintext
 
     def password(self) -> str | None:
-        """The password's text, read now; the file's trailing line end does not belong to it."""
-        if self.password_file is None:
-            return None
-        with self.password_file.open("rb") as file:
-            data = file.read(SECRET_BYTES_MAX + 1)
-        if len(data) > SECRET_BYTES_MAX:
-            msg = f"{self.password_file} is too large to hold a password"
-            raise OSError(msg)
-        return data.decode().rstrip("\r\n")
+        """The password's text, read now; FileFault."""
+        return None if self.password_file is None else read_secret(self.password_file)
+
+    def check_files(self) -> None:
+        """Read every file once; FileFault for the first one that cannot be used."""
+        self.password()
+        if self.tls is not None:
+            self.tls.context()
+
+    def files_stamp(self) -> tuple[tuple[int, int, int] | None, ...]:
+        """Changes when one of the files is replaced or rewritten; None for one that is away."""
+        files = () if self.tls is None else self.tls.files
+        if self.password_file is not None:
+            files = (*files, self.password_file)
+        return tuple(_stamp(file) for file in files)
+
+
+def _stamp(file: Path) -> tuple[int, int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def is_loopback(host: str) -> bool:

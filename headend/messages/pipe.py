@@ -12,7 +12,6 @@ import logging
 import socket
 import ssl
 import struct
-from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -25,31 +24,47 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from headend.config.secret_files import FileFault
 from headend.domain.errors import HeadendError
 from headend.messages.broker import BrokerSpec, MqttVersion
+from headend.messages.connect_words import (
+    Code,
+    Why,
+    why_cut_after_handshake,
+    why_login_refused,
+    why_no_connection,
+    why_tls_answer,
+)
+from headend.messages.incoming import Incoming, Message
+from headend.messages.sockets import NotingSocket, answers_in_tls, check_stays_here
 from headend.messages.topics import check_filter
 
 log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 CLOSE_WAIT_S = 1.0
-INCOMING_FACTOR = 16  # mosquitto 2.0 goes beyond the window it is granted
-INCOMING_BYTES_MAX = 32 * 1024 * 1024
 _UNSUPPORTED_VERSION = "Unsupported protocol version"
 # What a broken or hostile broker can make the library raise out of its read and write calls.
 _LIBRARY_ERRORS = (OSError, ValueError, IndexError, KeyError, struct.error, MQTTException)
 
 
 class PipeLost(HeadendError):
-    """The connection is gone or was never there; this pipe will carry nothing more."""
+    """The connection is gone or was never there; this pipe will carry nothing more.
+
+    `code` says why; `text` is the message without the broker's name.
+    """
+
+    def __init__(self, broker: str, why: Why) -> None:
+        self.code, self.text = why
+        super().__init__(f"broker {broker}: {why.text}")
 
 
 class ConnectRefused(PipeLost):
     """The broker answered the connection with a refusal. `reason` is the reason code's name."""
 
-    def __init__(self, message: str, *, reason: str) -> None:
+    def __init__(self, broker: str, why: Why, *, reason: str) -> None:
         self.reason = reason
-        super().__init__(message)
+        super().__init__(broker, why)
 
 
 class NoConnack(PipeLost):
@@ -67,15 +82,6 @@ class PublishRefused(HeadendError):
 
 class SubscribeRefused(HeadendError):
     """The broker refused a subscription."""
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message received."""
-
-    topic: str
-    payload: bytes
-    retain: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +114,8 @@ class Pipe:
         self._loop = asyncio.get_running_loop()
         self._client: paho.Client | None = None
         self._fd = -1
-        self._lost: str | None = None
+        self._lost: Why | None = None
+        self._socket: object = None  # as it was opened, for what it noticed
         self._lost_event = asyncio.Event()
         self._connack: asyncio.Future[tuple[ReasonCode, object]] = self._loop.create_future()
         self._sent: dict[int, _Sent] = {}
@@ -116,12 +123,9 @@ class Pipe:
         self._inflight_max = spec.inflight_max
         self._room = asyncio.Event()
         self._room.set()
-        self._incoming: deque[tuple[Message, int | None]] = deque()
-        self._incoming_bytes = 0
-        self._arrived = asyncio.Event()
+        self._incoming = Incoming()
         self._ticker: asyncio.TimerHandle | None = None
         self.version = MqttVersion.V5
-        self.dropped = 0  # messages that found the queue full
 
     async def __aenter__(self) -> Self:
         wanted = self._spec.version
@@ -148,6 +152,11 @@ class Pipe:
             log.debug("broker=%s did not take the goodbye", self._spec.name)
         finally:
             self._drop("closed")
+
+    @property
+    def dropped(self) -> int:
+        """How many messages found the queue full."""
+        return self._incoming.dropped
 
     @property
     def connected(self) -> bool:
@@ -202,10 +211,8 @@ class Pipe:
     async def __anext__(self) -> Message:
         while not self._incoming:
             self._alive()
-            self._arrived.clear()
-            await self._arrived.wait()
-        message, mid = self._incoming.popleft()
-        self._incoming_bytes -= len(message.payload)
+            await self._incoming.wait()
+        message, mid = self._incoming.take()
         if mid is not None and self._client is not None and self._lost is None:
             self._client.ack(mid, 1)  # room for the next one at the broker
         return message
@@ -247,17 +254,18 @@ class Pipe:
             if not attempt.cancelled():
                 attempt.exception()
             raise
-        except (*_LIBRARY_ERRORS, ssl.SSLError, UnicodeDecodeError) as error:
-            raise PipeLost(f"broker {spec.name} cannot be reached: {error}") from error
+        except (*_LIBRARY_ERRORS, FileFault) as error:
+            raise PipeLost(spec.name, why_no_connection(error, spec)) from error
         self._watch_socket(client)
         try:
             async with asyncio.timeout(spec.connect_timeout_s):
                 reason, properties = await self._connack
         except TimeoutError as error:
-            raise NoConnack(f"broker {spec.name} did not answer the connection") from error
+            why = Why(Code.SILENT, "it did not answer the connection")
+            raise NoConnack(spec.name, why) from error
         if reason.is_failure:
             name = str(reason)
-            raise ConnectRefused(f"broker {spec.name} refused the connection: {name}", reason=name)
+            raise ConnectRefused(spec.name, why_login_refused(name, spec), reason=name)
         granted = getattr(properties, "ReceiveMaximum", spec.inflight_max)
         self._inflight_max = max(1, min(spec.inflight_max, granted))
 
@@ -272,6 +280,7 @@ class Pipe:
             manual_ack=True,
         )
         client.connect_timeout = self._spec.connect_timeout_s
+        client.on_socket_open = self._on_socket_open
         # More than we ever have in flight: the library must never queue behind our back.
         client.max_inflight_messages_set(self._spec.inflight_max + 8)
         if self._will is not None:
@@ -284,7 +293,10 @@ class Pipe:
         if spec.username is not None:
             client.username_pw_set(spec.username, spec.password())
         if spec.tls is not None:
-            client.tls_set_context(spec.tls.context())
+            context = spec.tls.context()
+            context.sslsocket_class = NotingSocket
+            client.tls_set_context(context)
+        check_stays_here(spec)
         properties = None
         if self.version is MqttVersion.V5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -302,7 +314,7 @@ class Pipe:
         client.on_unsubscribe = self._on_suback
         sock = client.socket()
         if sock is None:
-            raise PipeLost(f"broker {self._spec.name} closed the connection at once")
+            raise PipeLost(self._spec.name, self._why_cut())
         if isinstance(sock, socket.socket):
             # Small answers must not wait for the acknowledgement of what went before.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -342,35 +354,47 @@ class Pipe:
             self._loop.remove_writer(self._fd)
             self._fd = -1
 
-    def _lose(self, reason: str) -> None:
+    def _lose(self, reason: str | Why) -> None:
         """The connection is over; whoever waits on it is told. Idempotent."""
         if self._lost is not None:
             return
-        self._lost = reason
+        why = reason if isinstance(reason, Why) else Why(Code.LOST, reason)
+        self._lost = why
         self._unwatch()
-        error_text = f"broker {self._spec.name}: {reason}"
         waiting: list[asyncio.Future[Any]] = [sent.done for sent in self._sent.values()]
         waiting += [*self._subscribing.values(), self._connack]
         for future in waiting:
             if not future.done():
-                future.set_exception(PipeLost(error_text))
+                future.set_exception(PipeLost(self._spec.name, why))
                 future.exception()  # seen: nobody may be waiting any more
         self._sent.clear()
         self._subscribing.clear()
         self._lost_event.set()
         self._room.set()
-        self._arrived.set()
+        self._incoming.wake()
 
     def _alive(self) -> paho.Client:
         if self._lost is not None or self._client is None:
-            raise PipeLost(f"broker {self._spec.name}: {self._lost or 'not connected'}")
+            raise PipeLost(self._spec.name, self._lost or Why(Code.LOST, "not connected"))
         return self._client
+
+    def _why_cut(self) -> Why:
+        """The broker closed before it answered the connection."""
+        if not isinstance(self._socket, NotingSocket):
+            return why_no_connection(EOFError(), self._spec)
+        trouble = self._socket.trouble
+        if isinstance(trouble, ssl.SSLError) and not isinstance(trouble, ssl.SSLEOFError):
+            return why_no_connection(trouble, self._spec)
+        return why_cut_after_handshake(self._spec)
 
     # -- what the event loop calls
 
     def _on_readable(self) -> None:
         client = self._client
         if client is None:
+            return
+        if not self._connack.done() and answers_in_tls(client.socket()):
+            self._lose(why_tls_answer())
             return
         try:
             client.loop_read()
@@ -419,7 +443,7 @@ class Pipe:
         reason: ReasonCode,
         _props: object,
     ) -> None:
-        self._lose(f"disconnected: {reason}")
+        self._lose(f"disconnected: {reason}" if self._connack.done() else self._why_cut())
 
     def _on_message(self, client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
         try:
@@ -428,20 +452,12 @@ class Pipe:
             log.warning("broker=%s a topic that is not UTF-8 was dropped", self._spec.name)
             return
         taken = Message(topic, bytes(message.payload), message.retain)
-        most = self._spec.incoming_max * (INCOMING_FACTOR if message.qos else 1)
-        size = self._incoming_bytes + len(taken.payload)
-        if len(self._incoming) >= most or size > INCOMING_BYTES_MAX:
-            # The broker minds no window. What is dropped here is a hole to the feed, and every
-            # hole is asked for or sent again.
-            if not self.dropped:
+        mid = message.mid if message.qos else None
+        if not self._incoming.put(taken, mid, window=self._spec.incoming_max):
+            if self.dropped == 1:
                 log.warning("broker=%s sends more than is taken; dropping", self._spec.name)
-            self.dropped += 1
-            if message.qos:
-                client.ack(message.mid, 1)
-            return
-        self._incoming_bytes = size
-        self._incoming.append((taken, message.mid if message.qos else None))
-        self._arrived.set()
+            if mid is not None:
+                client.ack(mid, 1)
 
     def _on_publish(
         self, _client: paho.Client, _data: object, mid: int, reason: ReasonCode, _props: object
@@ -465,6 +481,9 @@ class Pipe:
         waiting = self._subscribing.pop(mid, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(codes)
+
+    def _on_socket_open(self, _client: paho.Client, _data: object, sock: object) -> None:
+        self._socket = sock  # in the connecting thread; read only after it
 
     def _on_socket_close(self, _client: paho.Client, _data: object, _sock: object) -> None:
         self._unwatch()
@@ -490,7 +509,8 @@ class Pipe:
             async with asyncio.timeout(self._spec.ack_timeout_s):
                 return await waiting
         except TimeoutError as error:
-            self._lose(f"{what} was not acknowledged")
-            raise PipeLost(f"broker {self._spec.name}: {what} was not acknowledged") from error
+            why = Why(Code.LOST, f"{what} was not acknowledged")
+            self._lose(why)
+            raise PipeLost(self._spec.name, why) from error
         finally:
             self._subscribing.pop(mid, None)

@@ -143,6 +143,7 @@ def test_a_socket_path_is_never_longer_than_a_socket_allows(tmp_path: Path) -> N
 
 def test_secrets_come_from_files(tmp_path: Path) -> None:
     (tmp_path / "pw").write_text("s3cret\n")
+    (tmp_path / "pw").chmod(0o600)
     feed = 'feed: {broker: "mqtt://127.0.0.1", username: u, password_file: pw}\n'
     config = load(tmp_path, SMALL + feed)
     assert config.feed is not None

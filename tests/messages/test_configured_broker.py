@@ -7,6 +7,7 @@ from headend.config.sections import base
 from headend.domain.errors import ConfigError
 from headend.messages.configured import configured_broker
 from headend.messages.topics import check_name
+from tests.support.certificates import Authority
 
 BEFORE_FEED = """\
 headend: {name: he1, zone: Asia/Shanghai, data: data}
@@ -34,7 +35,7 @@ def test_plain_text_beyond_this_machine_is_refused_unless_allowed(tmp_path):
 
 
 def test_tls_uses_the_configured_authority(tmp_path):
-    (tmp_path / "ca.pem").write_text("a certificate")
+    Authority(tmp_path)
     spec = broker_of(tmp_path, 'feed: {broker: "mqtts://192.0.2.7", ca_file: ca.pem}\n')
     assert spec.port == 8883
     assert spec.tls is not None

@@ -3,6 +3,7 @@
 import asyncio
 
 from headend.domain.clock import SystemClock
+from headend.messages.connect_words import Code, Why
 from headend.messages.connection import Backoff, keep_connected
 from headend.messages.pipe import PipeLost
 
@@ -26,7 +27,7 @@ class FleetingPipe:
 
 async def lose() -> None:
     await asyncio.sleep(0)
-    raise PipeLost("gone")
+    raise PipeLost("b:1", Why(Code.LOST, "gone"))
 
 
 async def test_lost_connection_leaves_no_cancellation_counted_for_the_next_session():

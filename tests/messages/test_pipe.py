@@ -74,6 +74,7 @@ async def test_puback_that_refuses_is_raised_with_its_reason(guarded):
 async def test_wrong_password_is_refused_and_never_shown(guarded, tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
     (tmp_path / "wrong").write_text("wr0ng-secret\n")
+    (tmp_path / "wrong").chmod(0o600)
     spec = BrokerSpec("127.0.0.1", guarded.port, username="he", password_file=tmp_path / "wrong")
     with pytest.raises(ConnectRefused) as refused:
         async with Pipe(spec, client_id="a"):

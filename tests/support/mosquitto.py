@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from headend.messages.broker import BrokerSpec
+from headend.messages.broker import BrokerSpec, TlsSpec
+from tests.support.certificates import Authority, Identity
 
 READY_S = 10.0
 BINARY = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
@@ -38,16 +39,56 @@ def port_answers(port: int) -> bool:
 
 
 @dataclass
+class TlsListener:
+    """A second listener that wants client certificates of `authority` and takes the common name
+    as the user. `server`: the broker's own certificate.
+    """
+
+    authority: Authority
+    server: Identity
+    port: int = field(default_factory=free_port)
+
+    @property
+    def url(self) -> str:
+        """For configurations."""
+        return f"mqtts://localhost:{self.port}"
+
+    def spec(self, identity: Identity | None = None, **more) -> BrokerSpec:
+        """How our own code reaches it; as `identity`, believing `ca_file` (the authority's)."""
+        ca_file = more.pop("ca_file", self.authority.ca_file)
+        tls = TlsSpec(
+            ca_file=ca_file,
+            cert_file=identity and identity.cert_file,
+            key_file=identity and identity.key_file,
+        )
+        return BrokerSpec(**{"host": "localhost", "port": self.port, "tls": tls, **more})
+
+    def lines(self) -> list[str]:
+        """Its part of the broker's configuration."""
+        return [
+            f"listener {self.port} 127.0.0.1",
+            f"cafile {self.authority.ca_file}",
+            f"certfile {self.server.cert_file}",
+            f"keyfile {self.server.key_file}",
+            "require_certificate true",
+            "use_identity_as_username true",
+            "allow_anonymous false",
+        ]
+
+
+@dataclass
 class Mosquitto:
     """One broker.
 
     `users`: name -> password; then nobody else may connect. `acl`: name -> lines such as
-    `readwrite meter/v1/#` (needs `users`). `extra`: further configuration lines.
+    `readwrite meter/v1/#` (needs `users`). `tls`: a second listener; the access list holds for
+    both. `extra`: further configuration lines.
     """
 
     folder: Path
     users: Mapping[str, str] = field(default_factory=dict)
     acl: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    tls: TlsListener | None = None
     extra: Sequence[str] = ()
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
@@ -76,6 +117,7 @@ class Mosquitto:
         if user is not None:
             password_file = self.folder / f"{user}.password"
             password_file.write_text(self.users[user] + "\n")
+            password_file.chmod(0o600)
         return BrokerSpec(
             "127.0.0.1", self.port, username=user, password_file=password_file, **more
         )
@@ -116,6 +158,7 @@ class Mosquitto:
     def _write_configuration(self) -> None:
         lines = ["user root"] if os.getuid() == 0 else []
         lines += [
+            "per_listener_settings true",
             "persistence false",
             "max_queued_messages 0",
             "log_type error",
@@ -126,17 +169,28 @@ class Mosquitto:
             lines += ["allow_anonymous false", f"password_file {self._passwords()}"]
         else:
             lines.append("allow_anonymous true")
-        if self.acl:
-            path = self.folder / "acl"
-            path.write_text(
-                "".join(
-                    f"user {name}\n" + "".join(f"topic {rule}\n" for rule in rules)
-                    for name, rules in self.acl.items()
-                )
-            )
-            lines.append(f"acl_file {path}")
+        acl = [f"acl_file {self._write_acl()}"] if self.acl else []
+        lines += acl
+        if self.tls is not None:
+            lines += [*self.tls.lines(), *acl]
         lines += self.extra
         (self.folder / "mosquitto.conf").write_text("\n".join(lines) + "\n")
+
+    def allow(self, name: str, *rules: str) -> None:
+        """Add rules for a user while the broker runs; counts from its next look at the file."""
+        self.acl = {**self.acl, name: [*self.acl.get(name, ()), *rules]}
+        self._write_acl()
+        os.kill(self.pid, signal.SIGHUP)
+
+    def _write_acl(self) -> Path:
+        path = self.folder / "acl"
+        path.write_text(
+            "".join(
+                f"user {name}\n" + "".join(f"topic {rule}\n" for rule in rules)
+                for name, rules in self.acl.items()
+            )
+        )
+        return path
 
     def _passwords(self) -> Path:
         path = self.folder / "pw"

@@ -18,6 +18,7 @@ from headend.config.sections.base import (
     one_of,
     problem,
 )
+from headend.config.sections.identity import BrokerIdentity
 
 _PORTS = {"mqtt": 1883, "mqtts": 8883, "embedded": 0}
 _EXAMPLE = "mqtt://127.0.0.1:1883, mqtts://broker:8883 or embedded://127.0.0.1:1883"
@@ -95,27 +96,28 @@ class ConsumerSection(Section):
     max_backlog_days: Whole = Field(default=30, ge=1, le=36_600)
 
 
-class FeedSection(Section):
-    """`receipt_timeout_s`: without a receipt for this long a batch is sent again."""
+class FeedSection(BrokerIdentity):
+    """The head-end's end of the feed; where the broker is, for billing's end too.
+
+    `receipt_timeout_s`: without a receipt for this long a batch is sent again.
+    `receipts_missing_s`: without a receipt for this long there is an alarm.
+    """
 
     broker: Annotated[Text, AfterValidator(_broker)]
-    username: Text | None = None
-    password_file: FilePath | None = None
     ca_file: FilePath | None = None
     allow_plaintext: Flag = False
     receipt_timeout_s: Seconds = Field(default=30, ge=0.1, le=3600)
+    receipts_missing_s: Seconds = Field(default=600, ge=0.5, le=7 * 86_400)
     consumers: tuple[ConsumerSection, ...] = ()
 
     @model_validator(mode="after")
-    def _secrets_are_not_sent_in_the_clear(self) -> "FeedSection":
+    def _readings_are_not_sent_in_the_clear(self) -> "FeedSection":
         spec = self.broker_spec
         if spec.scheme == "mqtt" and not spec.loopback and not self.allow_plaintext:
             raise problem(
                 f"readings would go to {spec.host} unencrypted",
                 "use mqtts://, or say allow_plaintext: true",
             )
-        if (self.username is None) != (self.password_file is None):
-            raise problem("username and password_file belong together")
         return self
 
     @property
