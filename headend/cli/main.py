@@ -31,6 +31,7 @@ from headend.domain.errors import (
     PortBusy,
     PortGone,
     Refused,
+    ServerAway,
 )
 from protocols.errors import ErrorReply, ProtocolError
 
@@ -77,6 +78,7 @@ _EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (PortGone, EXIT_PORT),
     (PortBusy, EXIT_PORT),
     (BusError, EXIT_PORT),
+    (ServerAway, EXIT_PORT),
     (Refused, EXIT_REFUSED),
     (PolicyError, EXIT_REFUSED),
     (ErrorReply, EXIT_REFUSED),

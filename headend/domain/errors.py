@@ -127,5 +127,9 @@ class FeedError(HeadendError):
         super().__init__(message)
 
 
+class ServerAway(HeadendError):
+    """A server we need is not reached, does not let us in, or cannot work now. Ask again."""
+
+
 class PolicyError(HeadendError):
     """Our own rules forbid it."""
