@@ -132,8 +132,8 @@ def _check_dlt645(args: argparse.Namespace, spec: LinkSpec, protocol: str) -> No
     unfit = next((o for o in read_modbus.OPTIONS if getattr(args, o) is not None), None)
     if unfit is not None:
         raise ConfigError(f"--{unfit} is for Modbus", hint="--protocol modbus-rtu or modbus-tcp")
-    problem = link_problem(protocol, spec) if protocol in PROTOCOLS_NOW else None
-    if problem is not None and isinstance(spec, ModbusTcpSpec):
+    problem = link_problem(protocol, spec)
+    if problem is not None:
         raise ConfigError(problem.message, hint=problem.hint)
     if not _ADDRESS.fullmatch(args.address.upper()):
         hint = "twelve digits, as on the meter's plate, with leading zeros"

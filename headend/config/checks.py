@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from headend.config.meter_rules import MODBUS
 from headend.config.meters import MeterList
 from headend.config.sections.billing import BillingSection
 from headend.config.sections.buses import BusSection
@@ -12,7 +13,7 @@ from headend.config.sections.plans import PlanSection
 from headend.config.tree import Key, MarkedList, MarkedMap, error_at
 from headend.config.validate import nearest
 from headend.domain.errors import ConfigError
-from headend.domain.link import SerialSpec, TcpSpec
+from headend.domain.link import ModbusTcpSpec, SerialSpec, TcpSpec
 from protocols.dlt645.catalogue import freeze_di
 from protocols.quantities import all_quantities
 
@@ -25,9 +26,9 @@ def check_buses(
     for name, bus in buses.items():
         spec = bus.link_spec
         place = spec.path if isinstance(spec, SerialSpec) else (spec.host, spec.port)
-        if not isinstance(spec, SerialSpec | TcpSpec):
+        if not isinstance(spec, SerialSpec | TcpSpec | ModbusTcpSpec):
             message = f"{bus.link.partition(':')[0]} links are not available in this version"
-            hint = "available: serial://, tcp://"
+            hint = "available: serial://, tcp://, modbus-tcp://"
             errors.append(error_at(root, ["buses", name, "link"], message, hint))
             continue
         first = owner.setdefault(place, name)
@@ -119,12 +120,13 @@ def _check_unique(found: MeterList, root: MarkedMap, errors: list[ConfigError]) 
             errors.append(error_at(root, [*loc, "id"], message, "an asset id names one meter"))
         place = (meter.bus, meter.protocol, meter.address)
         if first_address.setdefault(place, index) != index:
+            key = "unit" if meter.protocol in MODBUS else "address"
             message = (
-                f"the address {meter.address} on bus {meter.bus} is taken by "
+                f"the {key} {meter.address} on bus {meter.bus} is taken by "
                 f"meters[{first_address[place]}]"
             )
-            hint = "two meters with one address would answer at once"
-            errors.append(error_at(root, [*loc, "address"], message, hint))
+            hint = f"two meters with one {key} would answer at once"
+            errors.append(error_at(root, [*loc, key], message, hint))
 
 
 def check_feed(

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 from headend.config import checks
 from headend.config.errors import ConfigErrors
+from headend.config.meter_checks import check_protocols
 from headend.config.meters import NOT_YET, effective_meter, load_meters
 from headend.config.sections.base import Section
 from headend.config.sections.billing import BillingSection
@@ -34,6 +35,7 @@ from headend.config.tree import (
 from headend.config.validate import unknown_key, validate
 from headend.domain.errors import ConfigError
 from headend.domain.meter import Meter
+from protocols.modbus.profile import DeviceProfile
 
 SECTIONS = (
     "headend",
@@ -62,6 +64,7 @@ class Config:
     headend: HeadendSection
     buses: Mapping[str, BusSection]
     meters: tuple[Meter, ...]
+    profiles: Mapping[str, DeviceProfile]  # of Modbus devices, by what `Meter.profile` says
     plans: Mapping[str, PlanSection]
     retention: RetentionSection
     feed: FeedSection | None
@@ -168,6 +171,7 @@ class _Loader:
         checks.check_plans(good_plans, root, errors)
         found, marked = load_meters(root, self._path.parent, errors)
         checks.check_meters(found, buses, plans, marked, errors)
+        profiles = check_protocols(found, good_buses, good_plans, self._path.parent, marked, errors)
         checks.check_feed(feed, billing, head, root, errors)
         self._check_files(feed, billing, timeseries)
         if errors or head is None:
@@ -178,13 +182,14 @@ class _Loader:
             headend=head,
             buses=MappingProxyType(good_buses),
             meters=tuple(found.meters),
+            profiles=MappingProxyType(profiles),
             plans=MappingProxyType(good_plans),
             retention=retention,
             feed=feed,
             billing=billing,
             status=status,
             timeseries=timeseries,
-            hash=_hash(parts, good_buses, good_plans, timeseries, found.meters),
+            hash=_hash(parts, good_buses, good_plans, timeseries, found.meters, profiles),
         )
 
     def _check_names(self) -> None:
@@ -268,6 +273,7 @@ def _hash(
     plans: Mapping[str, PlanSection],
     timeseries: tuple[TimeseriesSection, ...],
     meters: list[Meter],
+    profiles: Mapping[str, DeviceProfile],
 ) -> str:
     content = {
         "sections": [p and p.model_dump(mode="json") for p in parts],
@@ -276,5 +282,7 @@ def _hash(
         "timeseries": [series.model_dump(mode="json") for series in timeseries],
         "meters": sorted(json.dumps(effective_meter(meter)) for meter in meters),
     }
+    if profiles:
+        content["profiles"] = {name: repr(profile) for name, profile in profiles.items()}
     text = json.dumps(content, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from headend.domain.link import LinkSpec, ModbusTcpSpec, SerialSpec, TcpSpec
+from headend.domain.link import LinkSpec, ModbusTcpSpec, Rfc2217Spec, SerialSpec, TcpSpec
 
 PROTOCOLS_KNOWN = (
     "dlt645-2007",
@@ -21,9 +21,10 @@ PROTOCOLS_NOW = ("dlt645-2007", *MODBUS)
 LINE_UNITS = range(1, 248)
 ANY_UNIT = range(256)
 
+_LINE = (SerialSpec, TcpSpec, Rfc2217Spec)
 _LINKS: Mapping[str, tuple[tuple[type[object], ...], str]] = {
-    "dlt645-2007": ((SerialSpec, TcpSpec), "serial:///dev/... or tcp://host:port"),
-    "modbus-rtu": ((SerialSpec, TcpSpec), "serial:///dev/... or tcp://host:port"),
+    "dlt645-2007": (_LINE, "serial:///dev/... or tcp://host:port"),
+    "modbus-rtu": (_LINE, "serial:///dev/... or tcp://host:port"),
     "modbus-tcp": ((ModbusTcpSpec,), "modbus-tcp://host:port"),
 }
 

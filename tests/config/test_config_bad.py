@@ -107,7 +107,8 @@ TEN = {
     ),
     "later_link": (
         "tcp://127.0.0.1:4001", "rfc2217://127.0.0.1:4001", 6, "buses.street-b.link",
-        "rfc2217 links are not available in this version", "available: serial://, tcp://",
+        "rfc2217 links are not available in this version",
+        "available: serial://, tcp://, modbus-tcp://",
     ),
     "yes_is_not_true": (
         "    gap_ms: 30\n", "    gap_ms: 30\n    echo: yes\n", 6, "buses.street-a.echo",
