@@ -4,11 +4,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from headend.cli.daemon_client import ask_daemon
+from headend.cli.daemon_client import DaemonAway, DaemonError, ask_daemon
 from headend.cli.output import add_config, add_json, clean, print_json, say, table
 from headend.journal import ConsumerState, JournalReader
 
 SCHEMA = "feed_status/1"
+DAEMON_S = 5.0
 HEADERS = (
     "CONSUMER",
     "CLASSES",
@@ -61,9 +62,10 @@ def run(args: argparse.Namespace) -> int:
     with JournalReader(config.journal_path) as journal:
         epoch = journal.epoch
         consumers = journal.feed_status()
+    connection = _connection(config.socket_path)
     if args.json:
         for name, state in consumers.items():
-            print_json(consumer_json(name, state, epoch))
+            print_json(consumer_json(name, state, epoch, connection))
         return 0
     if not consumers:
         say("no consumer is configured: readings stay in the journal")
@@ -76,11 +78,44 @@ def run(args: argparse.Namespace) -> int:
             right=frozenset(range(2, 7)),
         )
     )
+    for line in _connection_lines(connection):
+        print(line)
     return 0
 
 
-def consumer_json(name: str, state: ConsumerState, epoch: str) -> dict[str, Any]:
-    """Where one consumer stands, JSON-ready (`feed_status/1`)."""
+def _connection(socket_path: Path) -> dict[str, Any] | None:
+    """What the running daemon says of its connection to the broker; None when none is running."""
+    try:
+        return ask_daemon(socket_path, {"command": "status"}, timeout_s=DAEMON_S).get("feed")
+    except (DaemonAway, DaemonError):
+        return None
+
+
+def _connection_lines(connection: dict[str, Any] | None) -> list[str]:
+    if connection is None:
+        return ["broker: no daemon is running here that could say"]
+    broker, since = clean(connection["broker"]), connection["since"]
+    if connection["connected"]:
+        lines = [f"broker {broker}: connected since {since}"]
+    elif connection["code"] is None:
+        lines = [f"broker {broker}: not connected yet"]
+    else:
+        tries, why = connection["failures"], clean(connection["message"] or "")
+        stands = f"not connected since {since}, {tries} tries: {why} ({connection['code']})"
+        lines = [f"broker {broker}: {stands}"]
+    for alarm in connection["alarms"]:
+        rest = [f"{k}={clean(str(v))}" for k, v in alarm.items() if k not in ("alarm", "since")]
+        lines.append(f"alarm since {alarm['since']}: {clean(alarm['alarm'])} {' '.join(rest)}")
+    return lines
+
+
+def consumer_json(
+    name: str, state: ConsumerState, epoch: str, connection: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Where one consumer stands, JSON-ready (`feed_status/1`).
+
+    `connection`: as the running daemon reports it, the same for every consumer.
+    """
     cursor = state.cursor
     since = state.waiting_since
     return {
@@ -97,6 +132,7 @@ def consumer_json(name: str, state: ConsumerState, epoch: str) -> dict[str, Any]
         "waiting_since": None if since is None else since.isoformat(),
         "newest_day": None if state.newest_day is None else state.newest_day.isoformat(),
         "newest_day_records": state.newest_day_records,
+        "connection": connection,
     }
 
 

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 from headend.feed.settings import FeedSettings
-from headend.feed.stream import Stream
+from headend.feed.stream import Position, Stream
 
 
 @dataclass(slots=True)
@@ -40,6 +40,17 @@ class ConsumerStream:
         self.blocked_until = float("-inf")
         self.blocked_s = 0.0
         self.blocked_reason: str | None = None  # why nothing more can be sent, until a restart
-        self.is_refused = False
+        self.refused_through = 0  # the first batch that the broker refused ends there; 0 = none
+        self.unreceipted_since: float | None = None  # records wait, and no receipt came since then
+        self.receipted_then = 0
         self.must_begin = False  # the broker refused what was sent
         self.counters = StreamCounters()
+
+    def waits_s(self, at: Position, now: float) -> float:
+        """How long records have been waiting without any receipt; 0 when none wait."""
+        if at.last_seq <= at.receipted_seq:
+            self.unreceipted_since = None
+        elif self.unreceipted_since is None or at.receipted_seq != self.receipted_then:
+            self.unreceipted_since = now
+        self.receipted_then = at.receipted_seq
+        return 0.0 if self.unreceipted_since is None else now - self.unreceipted_since

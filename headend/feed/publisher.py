@@ -7,33 +7,39 @@ here outlives a connection but the numbers of what was sent.
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
-from headend.domain.clock import Clock
+from headend.domain.clock import Clock, iso
 from headend.domain.errors import FeedError, JournalError
 from headend.domain.meter import Event
+from headend.feed.alarms import (
+    BROKER_REFUSED,
+    FEED_STOPPED,
+    PUBLISH_REFUSED,
+    RECEIPTS_MISSING,
+    FeedAlarms,
+)
 from headend.feed.batching import encoded_batches
 from headend.feed.consumer_stream import ConsumerStream
 from headend.feed.inward import Inward
 from headend.feed.requests import ReadNow, RequestDesk
+from headend.feed.retained import RetainedStatus
 from headend.feed.settings import FeedSettings
 from headend.feed.stream import Position
 from headend.journal.errors import BeyondJournal
 from headend.journal.model import CursorState, StreamSlice
 from headend.messages.broker import BrokerSpec
-from headend.messages.connection import Backoff, keep_connected
+from headend.messages.connect_words import needs_a_person
+from headend.messages.connection import Backoff, ConnectionState, ConnectionWatch, keep_connected
 from headend.messages.log_limit import LogLimit
-from headend.messages.pipe import Pipe, PipeLost, PublishRefused, Will
+from headend.messages.pipe import Pipe, PublishRefused, Will
 from headend.messages.records import ConsumerStatus, Status, decode_status, encode
 from headend.messages.topics import Topics
 
 log = logging.getLogger(__name__)
 
-ALARMS_MAX = 64
-GOODBYE_S = 2.0
 CURSOR_RETRY_S = 5.0
 
 
@@ -78,7 +84,8 @@ class Publisher:
     """The head-end's end of the feed. `run()` is a supervised task; it never returns by itself.
 
     `read_now` answers requests for readings on demand; None = they are refused. `version` and
-    `configuration_hash` go into the retained status.
+    `configuration_hash` go into the retained status. `told`: alarms and clearings that the journal
+    knows from earlier, in order.
     """
 
     def __init__(
@@ -93,6 +100,7 @@ class Publisher:
         configuration_hash: str,
         read_now: ReadNow | None = None,
         backoff: Backoff | None = None,
+        told: Iterable[Event] = (),
     ) -> None:
         self._journal = journal
         self._broker = broker
@@ -103,25 +111,33 @@ class Publisher:
         self.configuration_hash = configuration_hash
         self.topics = Topics(headend)
         self.streams = {name: ConsumerStream(name, settings) for name in journal.cursors()}
-        self.requests = RequestDesk(self.topics, read_now, settings, clock)
+        self.alarms = FeedAlarms(journal.append_event, clock, on_change=self._alarms_changed)
+        self.alarms.restore(told)
+        self.alarms.clear_others(RECEIPTS_MISSING, self.streams)
+        self.alarms.clear_others(FEED_STOPPED, self.streams)
+        self.alarms.clear_others(BROKER_REFUSED, [broker.name])
+        self.alarms.clear_others(PUBLISH_REFUSED, self._own_topics())
+        self._retained = RetainedStatus(
+            self.topics.status, self.status, settings, clock, self.alarms
+        )
+        self.connection = ConnectionWatch(clock, self._connection_changed)
+        self.requests = RequestDesk(self.topics, read_now, settings, clock, self.alarms)
         self.inward = Inward(headend, self.streams, self._position, self.set_back, clock)
         self.connected = False
         self._limit = LogLimit(log, clock)
-        self._alarms: deque[Event] = deque(maxlen=ALARMS_MAX)
-        self._alarm_came = asyncio.Event()
-        self._status_due = asyncio.Event()
         journal.on_append(self.wake)
 
     def wake(self) -> None:
         """There may be something to do: records were appended or a cursor was set."""
         for stream in self.streams.values():
             stream.wake.set()
-        self._status_due.set()
+        self._retained.wake()
 
     async def run(self) -> None:
         """Publish until cancelled; says goodbye on the way out."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._write_alarms())
+            group.create_task(self.alarms.run())
+            group.create_task(self._watch_receipts())
             for stream in self.streams.values():
                 group.create_task(self._move_cursor(stream))
             await keep_connected(
@@ -130,6 +146,8 @@ class Publisher:
                 name=f"feed of {self.topics.headend}",
                 clock=self._clock,
                 backoff=self._backoff,
+                watch=self.connection,
+                files=self._broker.files_stamp,
             )
 
     async def replay(self, consumer: str, from_seq: int) -> None:
@@ -154,7 +172,21 @@ class Publisher:
                 )
                 for name, state in self._journal.cursors().items()
             },
+            alarms=sorted({str(alarm["alarm"]) for alarm in self.alarms.standing()}),
         )
+
+    def report(self) -> dict[str, Any]:
+        """How the connection stands and what is alarmed, JSON-ready."""
+        state = self.connection.state
+        return {
+            "broker": self._broker.name,
+            "connected": state.is_connected,
+            "since": iso(state.since_ms),
+            "code": None if state.code is None else state.code.value,
+            "message": state.text,
+            "failures": state.failures,
+            "alarms": self.alarms.standing(),
+        }
 
     # -- one connection
 
@@ -165,18 +197,18 @@ class Publisher:
     async def _session(self, pipe: Pipe) -> None:
         await self._compare_with_status(pipe)
         await pipe.subscribe(self.topics.all_receipts, self.topics.read_requests)
-        said = await self._publish_status(pipe)
+        await self._retained.publish(pipe)
         self.connected = True
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._take_messages(pipe))
-                group.create_task(self._keep_status(pipe, said))
+                group.create_task(self._retained.keep(pipe))
                 group.create_task(self.requests.run(pipe))
                 for stream in self.streams.values():
                     group.create_task(self._publish_stream(pipe, stream))
         finally:
             self.connected = False
-            await self._say_goodbye(pipe)
+            await self._retained.say_goodbye(pipe)
 
     async def _compare_with_status(self, pipe: Pipe) -> None:
         """What the broker kept of us must not be beyond our journal: else it was set back."""
@@ -228,7 +260,7 @@ class Publisher:
         try:
             await pipe.publish(topic, payload)
         except PublishRefused as error:
-            self._limit.warning("refusal", "%s", error)
+            self.alarms.raise_once(PUBLISH_REFUSED, topic, reason=error.reason)
 
     # -- one stream on one connection
 
@@ -265,6 +297,7 @@ class Publisher:
             stream.epoch = self._journal.epoch
             stream.at.forget()
             stream.receipt_to = 0
+            stream.refused_through = 0
         at = self._position(stream.name)
         stream.cursor_seen = at.receipted_seq
         stream.at.begin(at, self._clock.monotonic())
@@ -293,7 +326,7 @@ class Publisher:
                 acknowledged = await pipe.send(topic, one.payload)
                 if stream.must_begin:
                     return True
-                acknowledged.add_done_callback(partial(self._acknowledged, stream))
+                acknowledged.add_done_callback(partial(self._acknowledged, stream, one.last_seq))
                 stream.at.sent(one.last_seq, one.records, self._clock.monotonic())
                 stream.counters.batches += 1
                 stream.counters.records += one.records
@@ -302,7 +335,9 @@ class Publisher:
             # Nothing is left out silently: the stream stands still and says so.
             stream.blocked_reason = f"record {stream.at.next_seq} cannot be sent: {error}"
             log.error("consumer=%s %s", stream.name, stream.blocked_reason)  # noqa: TRY400
-            self.alarm("feed_stopped", consumer=stream.name, reason=stream.blocked_reason)
+            self.alarms.raise_once(
+                FEED_STOPPED, stream.name, record=stream.at.next_seq, reason=stream.blocked_reason
+            )
         return True
 
     async def _wait(self, stream: ConsumerStream, at: Position, *, has_room: bool) -> None:
@@ -316,11 +351,21 @@ class Publisher:
         except TimeoutError:
             return
 
-    def _acknowledged(self, stream: ConsumerStream, done: "asyncio.Future[None]") -> None:
+    def _acknowledged(
+        self, stream: ConsumerStream, last_seq: int, done: "asyncio.Future[None]"
+    ) -> None:
         """The PUBACK of a batch came. It proves nothing but that the broker did not refuse."""
         if done.cancelled():
             return
+        topic = self.topics.feed(stream.name)
         error = done.exception()
+        if error is None:
+            # Only what was refused shows that it is taken again: smaller or other batches may pass
+            # all the time, and each pair of alarm and clearing is two records more.
+            if last_seq >= stream.refused_through:
+                stream.refused_through = 0
+                self.alarms.clear(PUBLISH_REFUSED, topic, consumer=stream.name)
+            return
         if not isinstance(error, PublishRefused):
             return  # a lost pipe ends the session by itself
         settings = self._settings
@@ -332,12 +377,9 @@ class Publisher:
             )
             stream.blocked_until = now + stream.blocked_s
         stream.must_begin = True
-        self._limit.warning(
-            (stream.name, "refused"), "consumer=%s %s: not delivered", stream.name, error
-        )
-        if not stream.is_refused:
-            stream.is_refused = True
-            self.alarm("feed_refused", consumer=stream.name, reason=error.reason)
+        if stream.refused_through == 0:
+            stream.refused_through = last_seq
+        self.alarms.raise_once(PUBLISH_REFUSED, topic, consumer=stream.name, reason=error.reason)
         stream.wake.set()
 
     # -- receipts, epochs, alarms, status
@@ -375,15 +417,58 @@ class Publisher:
             stream.counters.receipts += 1
             self._all_is_well_again(stream)
             stream.wake.set()
-            self._status_due.set()
+            self._retained.wake()
 
     def _all_is_well_again(self, stream: ConsumerStream) -> None:
         self._limit.forget((stream.name, "silent"))
         stream.blocked_s = 0.0
-        if stream.is_refused:
-            stream.is_refused = False
-            self._limit.forget((stream.name, "refused"))
-            self._event("alarm_cleared", {"alarm": "feed_refused", "consumer": stream.name})
+        stopped = self.alarms.standing_event(FEED_STOPPED, stream.name)
+        if stopped and stream.cursor_seen >= int(stopped.fields.get("record", 0)):
+            self.alarms.clear(FEED_STOPPED, stream.name)
+        self.alarms.clear(RECEIPTS_MISSING, stream.name, backlog=self._backlog(stream))
+
+    def _backlog(self, stream: ConsumerStream) -> int:
+        at = self._position(stream.name)
+        return at.last_seq - at.receipted_seq
+
+    async def _watch_receipts(self) -> None:
+        """Records that wait without a receipt for long bring about an alarm, whatever the reason.
+
+        A broker of MQTT 3.1.1 takes a message that it will not deliver without a word, so this is
+        the only sign of it.
+        """
+        missing_s = self._settings.receipts_missing_s
+        while True:
+            now = self._clock.monotonic()
+            for name, stream in self.streams.items():
+                waits_s = stream.waits_s(self._position(name), now)
+                if waits_s == 0.0:
+                    self.alarms.clear(RECEIPTS_MISSING, name, backlog=0)
+                elif waits_s >= missing_s and not self._journal.cursors()[name].expired:
+                    state = self.connection.state
+                    self.alarms.raise_once(
+                        RECEIPTS_MISSING,
+                        name,
+                        waited_s=int(waits_s),
+                        backlog=self._backlog(stream),
+                        broker="connected" if state.is_connected else str(state.code),
+                    )
+            await asyncio.sleep(min(1.0, missing_s / 4))
+
+    def _connection_changed(self, state: ConnectionState) -> None:
+        if state.is_connected:
+            self.alarms.clear(BROKER_REFUSED, self._broker.name)
+        elif state.code is not None and needs_a_person(state.code):
+            self.alarms.raise_once(
+                BROKER_REFUSED, self._broker.name, code=state.code.value, reason=state.text or ""
+            )
+
+    def _alarms_changed(self) -> None:
+        self._retained.wake()
+
+    def _own_topics(self) -> list[str]:
+        feeds = [self.topics.feed(name) for name in self.streams]
+        return [*feeds, self.topics.status, self.topics.replies]
 
     async def set_back(self, epoch: str, reason: str) -> None:
         """Somebody holds what `epoch` of this journal never wrote: a new epoch, with its alarm."""
@@ -392,66 +477,3 @@ class Publisher:
         log.error("journal was set back: %s; beginning a new epoch", reason)
         await self._journal.new_epoch(reason)  # the journal raises the alarm
         self.wake()
-
-    def alarm(self, name: str, **fields: str) -> None:
-        """Raise an alarm: an event on the streams that carry events."""
-        self._event("alarm", {"alarm": name, **fields})
-
-    def _event(self, kind: str, fields: dict[str, str]) -> None:
-        self._alarms.append(Event(kind, self._clock.now_ms(), dict(fields)))
-        self._alarm_came.set()
-
-    async def _write_alarms(self) -> None:
-        while True:
-            await self._alarm_came.wait()
-            self._alarm_came.clear()
-            while self._alarms:
-                event = self._alarms.popleft()
-                try:
-                    await self._journal.append_event(event)
-                except JournalError as error:
-                    log.warning("alarm %s could not be kept: %s", event.fields, error)
-
-    async def _keep_status(self, pipe: Pipe, said: bytes) -> None:
-        """Publish the status again when it changed, at a bounded rate; a new epoch at once."""
-        epoch = self._journal.epoch
-        said_at = self._clock.monotonic()
-        while True:
-            await self._status_due.wait()
-            self._status_due.clear()
-            left = said_at + self._settings.status_gap_s - self._clock.monotonic()
-            if left > 0 and epoch == self._journal.epoch:
-                try:
-                    async with asyncio.timeout(left):
-                        await self._epoch_changed(epoch)
-                except TimeoutError:
-                    self._status_due.clear()
-            if encode(self.status(online=True)) != said:
-                epoch = self._journal.epoch
-                said_at = self._clock.monotonic()
-                said = await self._publish_status(pipe)
-
-    async def _epoch_changed(self, epoch: str) -> None:
-        while epoch == self._journal.epoch:
-            self._status_due.clear()
-            await self._status_due.wait()
-
-    async def _publish_status(self, pipe: Pipe) -> bytes:
-        """Publish the status as it is now; what was said."""
-        said = encode(self.status(online=True))
-        try:
-            await pipe.publish(self.topics.status, said, retain=True)
-        except PublishRefused as error:
-            self._limit.warning("status refused", "%s", error)
-        return said
-
-    async def _say_goodbye(self, pipe: Pipe) -> None:
-        """On the way out of a living connection: offline, said by ourselves."""
-        if not pipe.connected:
-            return
-        try:
-            async with asyncio.timeout(GOODBYE_S):
-                payload = encode(self.status(online=False))
-                await pipe.publish(self.topics.status, payload, retain=True)
-        except (TimeoutError, PipeLost, PublishRefused):
-            log.debug("headend=%s left without a goodbye", self.topics.headend)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from headend.domain.clock import Clock, from_iso
 from headend.domain.errors import FeedError, HeadendError
+from headend.feed.alarms import PUBLISH_REFUSED, FeedAlarms
 from headend.feed.settings import FeedSettings
 from headend.messages.log_limit import LogLimit
 from headend.messages.pipe import Pipe, PublishRefused
@@ -32,12 +33,18 @@ class RequestDesk:
     """Takes requests from the broker, has them read one after the other by a few workers."""
 
     def __init__(
-        self, topics: Topics, read_now: ReadNow | None, settings: FeedSettings, clock: Clock
+        self,
+        topics: Topics,
+        read_now: ReadNow | None,
+        settings: FeedSettings,
+        clock: Clock,
+        alarms: FeedAlarms,
     ) -> None:
         self._topics = topics
         self._read_now = read_now
         self._settings = settings
         self._clock = clock
+        self._alarms = alarms
         self._limit = LogLimit(log, clock)
         self._queue: deque[tuple[ReadRequest, int]] = deque()
         self._arrived = asyncio.Event()
@@ -142,10 +149,16 @@ class RequestDesk:
         await self._publish(pipe, request.reply_to, reply)
 
     async def _publish(self, pipe: Pipe, topic: str, reply: ReadReply) -> None:
+        # One alarm for all of them: whoever asks chooses the topic.
+        everywhere = self._topics.replies
         try:
             await pipe.publish(topic, encode_read_reply(reply))
-        except (PublishRefused, FeedError) as error:
+        except FeedError as error:
             self._limit.warning("reply", "a reply was not delivered: %s", error)
+        except PublishRefused as error:
+            self._alarms.raise_once(PUBLISH_REFUSED, everywhere, reason=error.reason)
+        else:
+            self._alarms.clear(PUBLISH_REFUSED, everywhere)
 
     def _count(self, code: str, text: str) -> None:
         self.refused[code] += 1

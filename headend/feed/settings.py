@@ -13,6 +13,7 @@ class FeedSettings:
     one resume of a consumer in so long is followed, the latest. `status_wait_s`: how long a new
     connection waits for the retained status. `status_gap_s`: the status goes out at most so often.
     `refused_first_s`/`refused_max_s`: pauses of a stream whose messages the broker refuses.
+    `receipts_missing_s`: records that wait for a receipt for so long bring about an alarm.
     """
 
     records_max: int = 200
@@ -24,6 +25,7 @@ class FeedSettings:
     status_gap_s: float = 5.0
     refused_first_s: float = 1.0
     refused_max_s: float = 60.0
+    receipts_missing_s: float = 600.0
     requests_max: int = 16
     request_workers: int = 2
     request_points_max: int = 64

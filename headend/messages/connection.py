@@ -85,9 +85,11 @@ class ConnectionWatch:
         is_news = old.is_connected or old.code is not code
         if is_news:
             now_ms = self._clock.now_ms()
-            self._enter(ConnectionState(
+            self._enter(
+                ConnectionState(
                     is_connected=False, since_ms=now_ms, code=code, text=text, failures=1
-                ))
+                )
+            )
         else:
             self.state = replace(old, text=text, failures=old.failures + 1)
         return is_news

@@ -199,8 +199,13 @@ class ConsumerStatus(msgspec.Struct, kw_only=True):
     expired: bool = False
 
 
-class Status(msgspec.Struct, kw_only=True, tag_field="schema", tag=SCHEMA_STATUS):
-    """The retained status of a head-end; the last will is the same with online = false."""
+class Status(
+    msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="schema", tag=SCHEMA_STATUS
+):
+    """The retained status of a head-end; the last will is the same with online = false.
+
+    `alarms`: names of the feed's own alarms that stand.
+    """
 
     headend: Name
     online: bool
@@ -208,6 +213,7 @@ class Status(msgspec.Struct, kw_only=True, tag_field="schema", tag=SCHEMA_STATUS
     epoch: Epoch
     configuration: Text
     consumers: dict[Name, ConsumerStatus]
+    alarms: Annotated[list[Word], Meta(max_length=64)] = []
 
 
 def feed_error(code: str, message: str) -> FeedError:

@@ -48,7 +48,7 @@ async def test_batch_the_broker_refuses_is_noticed_kept_and_delivered_when_allow
         async with running(consumer, publisher):
             counters = publisher.streams["billing"].counters
             await eventually(lambda: counters.refused_by_broker >= 2)
-            await eventually(lambda: journal.alarms() == ["feed_refused"])
+            await eventually(lambda: journal.alarms() == ["publish_refused"])
             assert journal.receipts == []
             assert consumer.batches == []
             broker.stop()
@@ -60,7 +60,8 @@ async def test_batch_the_broker_refuses_is_noticed_kept_and_delivered_when_allow
         broker.stop()
     assert len(consumer.ids()) == 30
     assert journal.events[0].fields == {
-        "alarm": "feed_refused",
+        "alarm": "publish_refused",
+        "topic": "meter/v1/he1/feed/billing",
         "consumer": "billing",
         "reason": "Not authorized",
     }
