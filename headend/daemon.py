@@ -19,17 +19,19 @@ import msgspec
 from headend import __version__
 from headend.acquisition.duekeeper import DueKeeper
 from headend.acquisition.engine import Engine
-from headend.acquisition.meter_reader import REGISTER_HELD, MeterSession, Taken
+from headend.acquisition.meter_reader import REGISTER_HELD, Taken
 from headend.acquisition.plans import PlanEntry, ReadPlan
 from headend.acquisition.registry import Registry
 from headend.acquisition.sessions import kept_sessions
 from headend.api import ApiError, ApiServer
-from headend.bus import Bus, BusSettings
+from headend.bus import Bus
+from headend.bus.configured import bus_settings
 from headend.config import Config
 from headend.domain.clock import Clock, SystemClock, from_iso, iso
 from headend.domain.errors import JournalDamaged
-from headend.domain.meter import Event, Meter, MeterExchange
-from headend.drivers import Dlt645Session, reading_json
+from headend.domain.meter import Event, MeterExchange
+from headend.drivers import reading_json
+from headend.drivers.configured import configured_sessions
 from headend.feed.embedded_broker import embedded_broker
 from headend.feed.publisher import Publisher
 from headend.feed.settings import FeedSettings
@@ -151,31 +153,12 @@ async def _stand_up(
         name: Bus(
             name,
             make_link(section.link_spec),
-            BusSettings(
-                gap_ms=section.gap_ms,
-                reply_timeout_ms=section.timeout_ms,
-                silence_after_timeout_ms=section.silence_after_timeout_ms,
-                queue_max=section.queue_max,
-                dead_after=section.dead_after,
-                probe_max_s=section.probe_max_s,
-            ),
+            bus_settings(section),
             clock=clock,
             observer=journal.record_exchange,
         )
         for name, section in config.buses.items()
     }
-
-    def open_session(meter: Meter) -> MeterSession:
-        section = config.buses[meter.bus]
-        return Dlt645Session(
-            buses[meter.bus],
-            meter.address,
-            zone=zone,
-            # The driver sees the meter's own registers, before the transformers' ratio.
-            capacity_kw=None if meter.capacity_kw is None else meter.capacity_kw / meter.multiplier,
-            wakeup=section.wakeup,
-            attempts=section.attempts,
-        )
 
     bases = await journal.bases()
     since_ms = clock.now_ms() - int(SETTLED_LOOK_BACK.total_seconds() * 1000)
@@ -183,7 +166,7 @@ async def _stand_up(
         journal,
         registry,
         plans,
-        kept_sessions(open_session),
+        kept_sessions(configured_sessions(config, buses, clock=clock)),
         bases={key: Base(base.value, base.time_ms) for key, base in bases.items()},
         held=held_registers(bases, await journal.meter_events(("alarm",))),
         settled=await journal.settled_due(since_ms),

@@ -26,6 +26,8 @@ from protocols.quantities import quantity
 log = logging.getLogger(__name__)
 
 ON_DEMAND_TIMEOUT_S = 60.0
+ONE = Decimal(1)
+NO_LIMIT = Decimal("Infinity")
 
 
 class Engine:
@@ -189,6 +191,9 @@ class Engine:
                 multiplier=reading.multiplier,
                 capacity_kw=old.capacity_kw,
                 count=Decimal(1).scaleb(int(reading.value.as_tuple().exponent)),
+                # What fitted the device's register once fits it now.
+                limit=None if old.profile is None else NO_LIMIT,
+                applied=ONE if old.profile is None else None,
             )
             found = judge(self._rules, new, base)
             verdict, flags = found.verdict, found.flags

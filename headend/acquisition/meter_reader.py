@@ -23,6 +23,7 @@ from headend.domain.clock import Clock, iso
 from headend.domain.due import DueKey
 from headend.domain.errors import (
     BadReply,
+    Busy,
     DeadlinePassed,
     JournalError,
     NoAnswer,
@@ -116,6 +117,8 @@ def failure_reason(error: Exception) -> str:
             return f"no_answer:{error.diagnosis}"
         case PortGone():
             return "port_gone"
+        case Busy():
+            return "busy"
         case Refused():
             return "refused:" + ",".join(error.reasons)
         case BadReply():
@@ -330,7 +333,7 @@ class MeterReader:
         reading = taken.reading
         assert reading is not None
         if self._build_on(meter, reading, found) and found.rolled_over:
-            fields = {"meter": meter.id, "point": reading.point, "digits": REGISTER_DIGITS}
+            fields = {"meter": meter.id, "point": reading.point, **_wrapped(taken)}
             await self._journal.append_event(Event("rollover", reading.time_ms, fields))
         return taken
 
@@ -351,7 +354,7 @@ class MeterReader:
         if result.meter_time_ms is not None:
             offset_ms = result.meter_time_ms - result.time_ms
             self._clock_offset_s[meter.id] = offset_ms / 1000
-        point, value = result.point, result.value
+        point, value, footing = result.point, result.value, result.footing
         known = quantity(point)
         is_register = known.kind == "register"
         # By position, here and in `_reading`: names would double what making one costs.
@@ -361,11 +364,13 @@ class MeterReader:
             result.unit,
             value,
             result.time_ms,
-            meter.multiplier,
+            meter.multiplier if footing is None else footing.multiplier,
             meter.capacity_kw,
             REGISTER_DIGITS,
-            _count(value) if is_register else ONE,
+            (_count(value) if footing is None else footing.count) if is_register else ONE,
             self._clock_offset_s.get(meter.id) if is_register else None,
+            None if footing is None else footing.limit,
+            ONE if footing is None else footing.applied,
         )
         base = self._bases.get((meter.id, point)) if is_register else None
         return judge(self._rules, new, base)
@@ -373,7 +378,7 @@ class MeterReader:
     def _reading(
         self, meter: Meter, want: Wanted, result: PointResult, found: Judgement, source: Source
     ) -> Reading:
-        time_ms = result.time_ms
+        time_ms, footing = result.time_ms, result.footing
         assert time_ms is not None
         exchange = result.exchange
         received_ms = self._clock.now_ms() if exchange is None else exchange.received_ms
@@ -394,8 +399,8 @@ class MeterReader:
             _ACTUAL,
             found.verdict,
             found.flags,
-            meter.multiplier,
-            _SECONDARY,
+            meter.multiplier if footing is None else footing.multiplier,
+            _SECONDARY if footing is None else footing.side,
             due is not None and due_ms is not None and received_ms > due.window_end_ms,
             False,  # noqa: FBT003 - final
             source,
@@ -416,6 +421,14 @@ def _count(value: Decimal) -> Decimal:
 @lru_cache(maxsize=64)
 def _step(decimals: int) -> Decimal:
     return ONE.scaleb(-decimals)
+
+
+def _wrapped(taken: Taken) -> dict[str, object]:
+    """How far a register counts, as the event of its rollover tells it: by digits, or up to."""
+    footing = None if taken.result is None else taken.result.footing
+    if footing is None:
+        return {"digits": REGISTER_DIGITS}
+    return {"limit": format(footing.limit, "f")}
 
 
 def _decided(taken: Taken, verdict: Verdict, flag: str | None = None) -> Taken:

@@ -21,6 +21,7 @@ EXPORT_POINT = "active_export_total"
 DIRECTIONS: Mapping[str, str] = {"import": IMPORT_POINT, "export": EXPORT_POINT}
 
 ROLLOVER_DIGITS_MAX = 12
+_LIMIT = re.compile(r"[0-9]{1,24}(\.[0-9]{1,9})?")
 
 # Wide enough for the widest numbers the feed takes, their products and sums: nothing is rounded.
 _EXACT = Context(prec=128, traps=[Inexact, InvalidOperation, Overflow])
@@ -149,6 +150,16 @@ class _NotKnown(Exception):
     def __init__(self, reason: Unknown) -> None:
         self.reason = reason
         super().__init__(reason)
+
+
+def _width(fields: Mapping[str, Any]) -> Decimal:
+    """How far the register of a rollover counts: by its digits, or up to a limit of its own."""
+    digits, limit = fields.get("digits"), fields.get("limit")
+    if digits is None and isinstance(limit, str) and _LIMIT.fullmatch(limit) and Decimal(limit):
+        return Decimal(limit)
+    if not isinstance(digits, int) or not 1 <= digits <= ROLLOVER_DIGITS_MAX:
+        raise _NotKnown(Unknown.BAD_EVENT)
+    return Decimal(10) ** digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,10 +306,7 @@ class ServicePoint:
         added = Decimal(0)
         rollovers = []
         for event in self._rollovers(point, start, end):
-            digits = event.fields.get("digits")
-            if not isinstance(digits, int) or not 1 <= digits <= ROLLOVER_DIGITS_MAX:
-                raise _NotKnown(Unknown.BAD_EVENT)
-            added += Decimal(10) ** digits
+            added += _width(event.fields)
             rollovers.append(event.id)
         with localcontext(_EXACT):
             counted = end.value + added - start.value

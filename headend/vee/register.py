@@ -25,6 +25,9 @@ RANGE_BY_UNIT: dict[str, tuple[Decimal, Decimal]] = {
     "Hz": (Decimal(40), Decimal(70)),
     "": (Decimal(-1), Decimal(1)),
 }
+# The same where the instrument turns its values into primary ones itself: by what ratio is not
+# known here, so only what no connection has is ruled out.
+RANGE_OF_PRIMARY: dict[str, tuple[Decimal, Decimal]] = {"V": (Decimal(0), Decimal(1_000_000))}
 POWER_UNITS = frozenset({"kW", "kvar", "kVA"})
 REGISTER_KINDS = frozenset({"register"})
 
@@ -59,8 +62,11 @@ class Base:
 class Candidate:
     """A value that has just been decoded.
 
-    `digits`: digits before the decimal point of the register (645 energy: 6); `count`: one step
-    of its last digit. `clock_offset_s`: the meter's clock minus ours where known.
+    `digits`: digits before the decimal point of the register (645 energy: 6); `limit`: the first
+    value the register cannot show, where that is not a matter of digits (infinite: it never wraps).
+    `count`: the smallest step it can take. `clock_offset_s`: the meter's clock minus ours where
+    known. `applied`: a transformers' ratio that is in the value already; None: there may be one
+    that only the instrument knows.
     """
 
     point: str
@@ -73,6 +79,8 @@ class Candidate:
     digits: int = 6
     count: Decimal = Decimal("0.01")
     clock_offset_s: float | None = None
+    limit: Decimal | None = None
+    applied: Decimal | None = Decimal(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +116,21 @@ def _instantaneous(rules: RuleSet, new: Candidate) -> Judgement:
         high = capacity_kw * rules.power_margin / new.multiplier
         low = -high
     elif new.unit in rules.range_by_unit and new.kind == "instantaneous":
-        low, high = rules.range_by_unit[new.unit]
+        low, high = _instrument_range(rules, new)
     else:
         return OK
     if low <= new.value <= high:
         return OK
     why = f"{new.value} {new.unit} is outside {low}..{high} {new.unit}"
     return Judgement(Verdict.HELD, ("out_of_range",), why)
+
+
+def _instrument_range(rules: RuleSet, new: Candidate) -> tuple[Decimal, Decimal]:
+    """What the instrument can show, on the side that the value is of."""
+    low, high = rules.range_by_unit[new.unit]
+    if new.applied is None:
+        return RANGE_OF_PRIMARY.get(new.unit, (low, high))
+    return low * new.applied, high * new.applied
 
 
 @lru_cache(maxsize=64)
@@ -124,9 +140,10 @@ def _limit(digits: int) -> Decimal:
 
 
 def _register(rules: RuleSet, new: Candidate, base: Base | None) -> Judgement:
-    limit = _limit(new.digits)
+    limit = _limit(new.digits) if new.limit is None else new.limit
     if not 0 <= new.value < limit:
-        why = f"{new.value} {new.unit} does not fit a register of {new.digits} digits"
+        size = f"of {new.digits} digits" if new.limit is None else f"that wraps at {limit}"
+        why = f"{new.value} {new.unit} does not fit a register {size}"
         return Judgement(Verdict.HELD, ("out_of_range",), why)
     if base is None or new.time_ms < base.time_ms:
         return OK  # nothing before it to compare with; an older value is judged by its neighbours

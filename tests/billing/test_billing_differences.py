@@ -133,6 +133,16 @@ def test_a_rollover_adds_the_width_of_the_register():
     assert found.parts[0].rollovers == ("r",)
 
 
+def test_a_rollover_may_name_the_limit_of_a_binary_counter():
+    readings = [register("42949672.90", START), register("10.05", END)]
+    limit = {"meter": "M-1", "point": IMPORT_POINT, "limit": "42949672.96"}
+    found = day(readings, [MeterEvent("r", "rollover", NOON, limit)])
+    assert found.energy == Decimal("10.11")
+    for bad in ("", "0", "-1", "1e9", 5, "Infinity"):
+        event = MeterEvent("r", "rollover", NOON, {**limit, "limit": bad})
+        assert day(readings, [event]).reason is Unknown.BAD_EVENT
+
+
 @pytest.mark.parametrize("at_ms", [START, END + 1])
 def test_a_rollover_outside_the_day_does_not_count(at_ms):
     readings = [register("999999.90", START), register("10.05", END)]
