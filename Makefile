@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 FUZZED := tests/protocols tests/config tests/drivers tests/messages tests/transport tests/bus
 PATHS := headend protocols simulators tests benchmarks
 
-.PHONY: run test install servers lint soak fuzz bench clean
+.PHONY: run test install servers lint soak fuzz bench clean install-system uninstall-system
 
 run: install
 	@.venv/bin/headend demo $(ARGS)
@@ -15,6 +15,13 @@ test: install servers lint
 # The virtual environment; instant when it is up to date.
 install:
 	@scripts/setup.sh
+
+# For a machine: users, units, /opt/headend (docs/install.md). As root; DESTDIR= for a tree.
+install-system:
+	@scripts/install-system.sh
+
+uninstall-system:
+	@scripts/install-system.sh uninstall
 
 # Servers that the tests start themselves (Debian packages).
 servers:
