@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from headend.config.credentials import credential_name
 from headend.config.meter_rules import MODBUS
 from headend.config.meters import MeterList
 from headend.config.sections.billing import BillingSection
@@ -157,8 +158,16 @@ def check_files(
     root: MarkedMap,
     errors: list[ConfigError],
 ) -> None:
-    """Files that the configuration points at must be there."""
+    """Files that the configuration points at must be there.
+
+    Whether a credential is there only the service knows that it is handed to.
+    """
     for loc, path in files:
-        if path is not None and not (base / path).is_file():
+        try:
+            is_elsewhere = path is None or credential_name(path) is not None
+        except ConfigError as error:
+            errors.append(error_at(root, loc, error.message, error.hint))
+            continue
+        if path is not None and not is_elsewhere and not (base / path).is_file():
             message = f"there is no file {base / path}"
             errors.append(error_at(root, loc, message, "paths are relative to this file"))

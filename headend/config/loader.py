@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
-from headend.config import checks
+from headend.config import checks, credentials
 from headend.config.errors import ConfigErrors
 from headend.config.meter_checks import check_protocols
 from headend.config.meters import NOT_YET, effective_meter, load_meters
@@ -117,8 +117,11 @@ class Config:
         return None if self.billing is None else self.billing.database_url(self.base)
 
     def file(self, path: Path) -> Path:
-        """A path of the configuration, made absolute."""
-        return (self.base / path).resolve()
+        """A path of the configuration, made absolute. ConfigError: a credential that is away."""
+        try:
+            return credentials.place(path, self.base)
+        except ConfigError as error:
+            raise ConfigError(error.message, file=str(self.path), hint=error.hint) from error
 
     def secret(self, path: Path | None) -> str | None:
         """The text of a `*_file`, without the line end; None for None. ConfigError otherwise."""
