@@ -2,10 +2,14 @@
 
 import argparse
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from headend.cli.output import add_json, add_lang, colour, language, print_json, say, table
-from headend.diagnostics.frame import PROTOCOLS, NoHexError, explain_text
+from headend.diagnostics.frame import PROTOCOLS, NoHexError, NotARequestError, explain_text
+
+if TYPE_CHECKING:
+    from protocols.modbus.register import DeviceProfile
 
 EXIT_OK = 0
 EXIT_NOT_GOOD = 1
@@ -40,6 +44,8 @@ _LABELS = {
     },
 }
 
+_COLUMNS = ("byte", "raw", "part", "meaning")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
@@ -52,6 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--protocol", choices=PROTOCOLS, default="auto", help="whose frames these are"
     )
+    parser.add_argument(
+        "--profile", metavar="P", help="Modbus: the device's map of registers, name or file"
+    )
+    parser.add_argument(
+        "--request", metavar="HEX", help="Modbus: the request that the frames answer"
+    )
     add_json(parser)
     add_lang(parser)
 
@@ -62,9 +74,15 @@ def run(args: argparse.Namespace) -> int:
     words = [sys.stdin.read() if word == "-" else word for word in args.hex]
     # Words of the shell are pieces of one line, unless they are lines themselves.
     text = ("\n" if any(len(word.split()) > 1 for word in words) else " ").join(words)
+    if args.protocol.startswith("dlt645") and (args.profile or args.request):
+        say(f"headend frame: --profile and --request are of Modbus, not of {args.protocol}")
+        return EXIT_USAGE
+    profile = _profile(args.profile)
     try:
-        found = explain_text(text, protocol=args.protocol, lang=lang)
-    except NoHexError as error:
+        found = explain_text(
+            text, protocol=args.protocol, lang=lang, profile=profile, request=args.request
+        )
+    except (NoHexError, NotARequestError) as error:
         say(f"headend frame: {error}")
         return EXIT_USAGE
     for index, one in enumerate(found):
@@ -74,8 +92,23 @@ def run(args: argparse.Namespace) -> int:
             if index:
                 print()
             print(_text(one, lang))
+    replies = any(one["direction"] == "reply" for one in found)
+    if profile is not None and replies and not any(one["values"] for one in found):
+        say(
+            "headend frame: which registers a reply holds, its request says: give it with --request"
+        )
     good = all(one["valid"] and not one["errors"] for one in found)
     return EXIT_OK if good else EXIT_NOT_GOOD
+
+
+def _profile(name: str | None) -> "DeviceProfile | None":
+    """The named profile; ConfigError with everything that is wrong in it."""
+    if name is None:
+        return None
+    # Only who asks for it pays for reading configuration files.
+    from headend.config.profiles import load_profile  # noqa: PLC0415
+
+    return load_profile(name, Path())
 
 
 def _text(one: dict[str, Any], lang: str) -> str:
@@ -104,18 +137,19 @@ def _headline(one: dict[str, Any], words: dict[str, str]) -> str:
 
 
 def _parts(one: dict[str, Any], words: dict[str, str]) -> str:
+    plain = one["protocol"].startswith("dlt645")  # it adds 33H to data bytes
+    names = ("byte", "raw", "data", "part", "meaning") if plain else _COLUMNS
     rows = [
-        (
+        [
             str(part["offset"]),
             _spaced(part["raw"]),
-            _spaced(part.get("data", "")),
+            *([_spaced(part.get("data", ""))] if plain else []),
             part["name"],
             part["meaning"],
-        )
+        ]
         for part in one["parts"]
     ]
-    headers = (words["byte"], words["raw"], words["data"], words["part"], words["meaning"])
-    text = table(headers, rows, right=frozenset({0}))
+    text = table([words[name] for name in names], rows, right=frozenset({0}))
     return "\n".join(f"  {line}" for line in text.splitlines())
 
 
