@@ -1,32 +1,56 @@
-"""Many rows at once. The one place that knows how a database likes them; SQLite for now.
+"""Many rows at once, and looking up many keys at once.
 
-Rows are tuples in the order of the table's columns.
+How a database likes them is its own: `bulk_sqlite.py` and `bulk_postgresql.py`. Nothing else in
+the room knows which one it works on. Rows are tuples in the order of the table's columns.
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from sqlalchemy import Connection, Table
 
+from headend.billing import bulk_postgresql, bulk_sqlite
 from headend.billing.inbox import Row
-from headend.billing.tables import reading, reading_history
+from headend.billing.tables import reading
 
-LOOKUP_KEYS = 200
+Key = tuple[str, str, int, int]
 
-_T = TypeVar("_T")
-_ROW_COLUMNS = ", ".join(f"r.{column.name}" for column in reading.columns)
+
+class _Dialect(Protocol):
+    """What both modules have."""
+
+    def write(
+        self,
+        connection: Connection,
+        table: Table,
+        rows: Sequence[tuple[Any, ...]],
+        on_conflict: str,
+    ) -> int:
+        """Insert the rows with an ON CONFLICT clause; how many were inserted or changed."""
+
+    def current_rows(self, connection: Connection, keys: Sequence[Key]) -> dict[Key, Row]:
+        """The current values of those keys that have one."""
+
+    def known_in_history(self, connection: Connection, read_ids: Sequence[str]) -> set[str]:
+        """Those of the ids that were current once."""
+
+
+_SQLITE: _Dialect = bulk_sqlite
+_POSTGRESQL: _Dialect = bulk_postgresql
 
 
 def insert_absent(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> int:
     """Insert the rows whose primary key is not there yet; how many that were."""
     if not rows:
         return 0
-    return connection.exec_driver_sql(_insert(table) + " ON CONFLICT DO NOTHING", rows).rowcount
+    return _of(connection).write(connection, table, rows, "ON CONFLICT DO NOTHING")
 
 
 def upsert_readings(connection: Connection, rows: Sequence[Row]) -> None:
-    """Make each row the current value of its key, unless a later revision stands there."""
+    """Make each row the current value of its key, unless a later revision stands there.
+
+    A key comes once.
+    """
     if not rows:
         return
     key = [column.name for column in reading.primary_key]
@@ -35,11 +59,11 @@ def upsert_readings(connection: Connection, rows: Sequence[Row]) -> None:
         for column in reading.columns
         if column.name not in key
     )
-    sql = (
-        f"{_insert(reading)} ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changes} "
+    on_conflict = (
+        f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changes} "
         "WHERE excluded.revision > reading.revision"
     )
-    connection.exec_driver_sql(sql, list(rows))
+    _of(connection).write(connection, reading, rows, on_conflict)
 
 
 def count_up(
@@ -51,58 +75,27 @@ def count_up(
 ) -> None:
     """Insert rows with a `times` column; one that is there already counts up.
 
-    The columns named in `latest` take the new value.
+    The columns named in `latest` take the new value. A key comes once.
     """
     if not rows:
         return
     key = ", ".join(column.name for column in table.primary_key)
     changes = ", ".join(f"{name} = excluded.{name}" for name in latest)
-    sql = (
-        f"{_insert(table)} ON CONFLICT ({key}) DO UPDATE SET "
-        f"times = {table.name}.times + excluded.times, {changes}"
+    on_conflict = (
+        f"ON CONFLICT ({key}) DO UPDATE SET times = {table.name}.times + excluded.times, {changes}"
     )
-    connection.exec_driver_sql(sql, list(rows))
+    _of(connection).write(connection, table, rows, on_conflict)
 
 
-def current_rows(
-    connection: Connection, keys: Sequence[tuple[str, str, int, int]]
-) -> dict[tuple[str, str, int, int], Row]:
+def current_rows(connection: Connection, keys: Sequence[Key]) -> dict[Key, Row]:
     """The current values of those keys that have one."""
-    found: dict[tuple[str, str, int, int], Row] = {}
-    for chunk in _chunks(keys, LOOKUP_KEYS):
-        # Always the same number of keys, so that the statement's text is always the same.
-        padded = [*chunk, *[chunk[-1]] * (LOOKUP_KEYS - len(chunk))]
-        parameters = tuple(part for key in padded for part in key)
-        for values in connection.exec_driver_sql(_LOOKUP, parameters):
-            row = Row._make(values)
-            found[row.key] = row
-    return found
+    return _of(connection).current_rows(connection, keys)
 
 
 def known_in_history(connection: Connection, read_ids: Sequence[str]) -> set[str]:
     """Those of the ids that were current once."""
-    found: set[str] = set()
-    column = reading_history.c.read_id
-    for chunk in _chunks(read_ids, LOOKUP_KEYS):
-        query = reading_history.select().with_only_columns(column).where(column.in_(chunk))
-        found.update(connection.execute(query).scalars())
-    return found
+    return _of(connection).known_in_history(connection, read_ids)
 
 
-def _insert(table: Table) -> str:
-    marks = ", ".join("?" * len(table.columns))
-    return f"INSERT INTO {table.name} VALUES ({marks})"  # noqa: S608 - names of our own tables
-
-
-def _chunks(items: Sequence[_T], size: int) -> Iterator[list[_T]]:
-    rest = iter(items)
-    while chunk := list(islice(rest, size)):
-        yield chunk
-
-
-_KEYS = ", ".join(["(?, ?, ?, ?)"] * LOOKUP_KEYS)
-_MATCH = " AND ".join(f"r.{n} = k.{n}" for n in ("meter", "point", "time_ms", "interval_s"))
-_LOOKUP = (
-    f"WITH k (meter, point, time_ms, interval_s) AS (VALUES {_KEYS}) "  # noqa: S608 - own names
-    f"SELECT {_ROW_COLUMNS} FROM k JOIN reading r ON {_MATCH}"
-)
+def _of(connection: Connection) -> _Dialect:
+    return _SQLITE if connection.dialect.name == "sqlite" else _POSTGRESQL

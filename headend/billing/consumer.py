@@ -2,8 +2,9 @@
 
 The event loop never waits for the database: one thread owns it. What has queued up while a
 transaction ran is taken by the next one together. While the database is away the same group is
-tried again and nothing new is read from the broker; head-ends keep what is not receipted. Sending has a task of its own: whoever takes messages must never wait for an
-acknowledgement that stands behind other messages in the same socket.
+tried again and nothing new is read from the broker; head-ends keep what is not receipted. Sending
+has a task of its own: whoever takes messages must never wait for an acknowledgement that stands
+behind other messages in the same socket.
 """
 
 import asyncio
@@ -11,12 +12,14 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from headend.billing.notices import RECEIPT_REFUSED, Notices
 from headend.billing.store import Arrived, Result, Store, Stream
 from headend.billing.store_thread import StoreThread
 from headend.domain.clock import Clock
 from headend.domain.errors import FeedError
 from headend.messages.broker import BrokerSpec
-from headend.messages.connection import Backoff, keep_connected
+from headend.messages.connect_words import needs_a_person
+from headend.messages.connection import Backoff, ConnectionWatch, keep_connected
 from headend.messages.incoming import Message
 from headend.messages.log_limit import LogLimit
 from headend.messages.pipe import Pipe, PublishRefused
@@ -78,6 +81,8 @@ class BillingConsumer:
         self._backoff = backoff or Backoff()
         self._limit = LogLimit(log, clock)
         self._thread = StoreThread(store, name=name, clock=clock)
+        self._notices = Notices(store, self._thread, broker.name)
+        self.connection = ConnectionWatch(clock, self._notices.connection_changed)
         self._peers = {headend: _Peer(headend, Topics(headend)) for headend in headends}
         self._by_feed = {p.topics.feed(name): p for p in self._peers.values()}
         self._by_status = {p.topics.status: p for p in self._peers.values()}
@@ -88,18 +93,27 @@ class BillingConsumer:
         self._steps = 0
         self._is_waiting = False
         self._is_connected = False
-        self._is_store_away = False
         self.totals = Totals()
 
     async def run(self) -> None:
-        """Listen, commit, receipt; returns only when cancelled. Reconnects by itself."""
-        await keep_connected(
-            self._make_pipe,
-            self._session,
-            name=f"billing {self._name}",
-            clock=self._clock,
-            backoff=self._backoff,
-        )
+        """Listen, commit, receipt; returns only when cancelled. Reconnects by itself.
+
+        BillingDatabaseError when the database will not come back by itself.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._notices.run())
+                await keep_connected(
+                    self._make_pipe,
+                    self._session,
+                    name=f"billing {self._name}",
+                    clock=self._clock,
+                    backoff=self._backoff,
+                    watch=self.connection,
+                    files=self._files,
+                )
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
 
     @property
     def steps(self) -> int | None:
@@ -107,13 +121,16 @@ class BillingConsumer:
 
         A try to reach the broker or the database is a step, whatever comes of it.
         """
-        return None if self._is_waiting else self._steps
+        return None if self._is_waiting else self._steps + self._thread.tries
 
     @property
     def status_line(self) -> str:
         """How it is, in a line for people."""
+        code = self.connection.state.code
         broker = "broker connected" if self._is_connected else "broker away"
-        store = "; the database cannot write" if self._is_store_away else ""
+        if code is not None and needs_a_person(code):
+            broker += f" ({code})"
+        store = "; database away" if self._thread.is_away else ""
         return f"{self._name}: {broker}{store}"
 
     async def close(self) -> None:
@@ -128,6 +145,11 @@ class BillingConsumer:
     def _make_pipe(self) -> Pipe:
         self._steps += 1
         return Pipe(self._broker, client_id=f"headend-billing-{self._name}")
+
+    def _files(self) -> object:
+        """The state of the files the connection stands on. Looking is a step."""
+        self._steps += 1
+        return self._broker.files_stamp()
 
     # -- one connection
 
@@ -282,11 +304,14 @@ class BillingConsumer:
                         self.totals.resumes += 1
 
     async def _send(self, pipe: Pipe, peer: _Peer, payload: bytes) -> bool:
+        topic = peer.topics.receipts(self._name)
         try:
-            await pipe.publish(peer.topics.receipts(self._name), payload)
+            await pipe.publish(topic, payload)
         except PublishRefused as error:
-            self._limit.warning((peer.name, "receipt"), "headend=%s %s", peer.name, error)
+            if self._notices.bad(peer.name, RECEIPT_REFUSED, topic, error.reason):
+                log.warning("headend=%s %s: nothing is receipted there", peer.name, error)
             return False
+        self._notices.good(peer.name, RECEIPT_REFUSED, topic)
         return True
 
 

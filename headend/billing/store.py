@@ -1,16 +1,19 @@
 """Billing's inbox on its database: whole groups of messages, each in one transaction.
 
 Everything here blocks and belongs to one thread, the writer's. What a call returns has been
-committed; when it raises, nothing of it was.
+committed. One that raises left nothing, or (DatabaseAway) perhaps everything: a commit whose
+answer was lost. To call again with the same is right in both cases, because everything is known
+by what it says.
 """
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, delete, func, select
+from sqlalchemy import Connection, Engine, and_, delete, func, select
 
 from headend.billing import tables
 from headend.billing.bulk import (
@@ -20,7 +23,7 @@ from headend.billing.bulk import (
     known_in_history,
     upsert_readings,
 )
-from headend.billing.database import open_writer
+from headend.billing.database import Database, DatabaseSpec, open_writer
 from headend.billing.inbox import (
     Decision,
     ExchangeRow,
@@ -33,12 +36,13 @@ from headend.billing.inbox import (
     unpack,
     useful_exchanges,
 )
-from headend.domain.clock import Clock
+from headend.domain.clock import Clock, iso
 from headend.domain.errors import FeedError
 from headend.messages.records import Batch, ResumeRefused, decode_to_consumer
 
 log = logging.getLogger(__name__)
 
+OVER = "over"  # how the detail of an alarm begins whose reason is gone
 DEAD_LETTERS_MAX = 1000
 DEAD_LETTER_BYTES = 2048
 PAIRS_REMEMBERED_MAX = 200_000
@@ -111,26 +115,32 @@ class _Work:
 
 
 class Store:
-    """The consumer `name`'s inbox in the database at `url`."""
+    """The consumer `name`'s inbox in a database. Every call may raise DatabaseAway."""
 
-    def __init__(self, url: str, *, name: str, clock: Clock, software: str) -> None:
+    def __init__(
+        self, database: str | DatabaseSpec, *, name: str, clock: Clock, software: str
+    ) -> None:
         self._clock = clock
         self._name = name
-        self._engine: Engine = open_writer(url, clock=clock, software=software)
+        self._database: Database = open_writer(database, clock=clock, software=software)
         self._pairs: set[tuple[str, str]] = set()  # service point and meter, committed
 
     @property
     def engine(self) -> Engine:
         """The engine, for tests that make it fail."""
-        return self._engine
+        return self._database.engine
 
     def close(self) -> None:
-        """Close the file. The write-ahead log is emptied into it."""
-        self._engine.dispose()
+        """End the session with the database."""
+        self._database.close()
+
+    def cut(self) -> None:
+        """From another thread: a call that waits for a server that says nothing ends now."""
+        self._database.cut()
 
     def take(self, messages: Sequence[Arrived]) -> Result:
         """Take feed messages in the order they came, in one transaction."""
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             work = _Work(self._clock.now_ms(), _load_cursors(connection))
             for message in messages:
                 self._look_at(message, work)
@@ -143,13 +153,32 @@ class Store:
 
     def refuse(self, message: Arrived, error: FeedError) -> None:
         """Keep a message that was refused elsewhere as a dead letter."""
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             work = _Work(self._clock.now_ms(), {}, letters=[(message, error)])
             _save_letters(connection, work)
 
+    def note_alarm(self, headend: str, kind: str, subject: str, detail: str) -> None:
+        """Keep an alarm about something that was noticed elsewhere."""
+        with self._transaction() as connection:
+            alarms = [(headend, kind, subject, detail)]
+            _save_alarms(connection, _Work(self._clock.now_ms(), {}, alarms=alarms))
+
+    def alarm_is_over(self, headend: str, kind: str, subject: str) -> None:
+        """Say so in an alarm's detail, if it stands there."""
+        c = tables.alarm.c
+        now_ms = self._clock.now_ms()
+        over = f"{OVER} since {iso(now_ms)}; it was "
+        this = and_(c.headend == headend, c.kind == kind, c.subject == subject)
+        with self._transaction() as connection:
+            connection.execute(
+                tables.alarm.update()
+                .where(this, c.detail.not_like(f"{OVER} %"))
+                .values(detail=over + c.detail, last_ms=now_ms)
+            )
+
     def learn_epoch(self, headend: str, epoch: str) -> int:
         """Note an epoch that may be new; the durable cursor of its stream (0 = nothing yet)."""
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             cursors = _load_cursors(connection)
             cursor = cursors.get((headend, epoch))
             if cursor is None:
@@ -159,12 +188,22 @@ class Store:
 
     def latest(self) -> dict[str, tuple[str, int]]:
         """For each head-end the epoch that was met last and its durable cursor."""
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             cursors = _load_cursors(connection)
         found: dict[str, tuple[str, int]] = {}
         for (headend, epoch), cursor in sorted(cursors.items(), key=lambda kv: kv[1].ordinal):
             found[headend] = (epoch, cursor.through_seq)
         return found
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        try:
+            with self._database.begin() as connection:
+                yield connection
+        except BaseException:
+            # A database that comes back may be an older copy: what was known of it counts no more.
+            self._pairs.clear()
+            raise
 
     def _look_at(self, message: Arrived, work: _Work) -> None:
         """Find out what a message is; refused ones become dead letters."""
@@ -377,10 +416,12 @@ def _save_letters(connection: Connection, work: _Work) -> None:
     if not work.letters:
         return
     now_ms = work.now_ms
-    rows = [
-        (
-            message.headend,
-            hashlib.sha256(message.payload).hexdigest(),
+    rows: dict[tuple[str, str], tuple[Any, ...]] = {}
+    for message, error in work.letters:
+        key = (message.headend, hashlib.sha256(message.payload).hexdigest())
+        times = rows[key][-1] if key in rows else 0
+        rows[key] = (
+            *key,
             message.topic[:512],
             error.code,
             str(error)[:512],
@@ -388,11 +429,9 @@ def _save_letters(connection: Connection, work: _Work) -> None:
             message.payload[:DEAD_LETTER_BYTES].hex(),
             now_ms,
             now_ms,
-            1,
+            times + 1,
         )
-        for message, error in work.letters
-    ]
-    count_up(connection, tables.dead_letter, rows, latest=("last_ms",))
+    count_up(connection, tables.dead_letter, list(rows.values()), latest=("last_ms",))
     letters = tables.dead_letter
     surplus = connection.execute(select(func.count()).select_from(letters)).scalar_one()
     surplus -= DEAD_LETTERS_MAX

@@ -1,14 +1,14 @@
 """Billing's database: its tables and the steps that bring an older file up to date.
 
-The tables are used on SQLite and meant for PostgreSQL as well, so types and statements stay
-plain. Everything unique contains the column it would be partitioned by: `headend` for what
-belongs to a stream, `meter` for readings (a key's current value is the same whatever head-end it
-came from).
+The same tables and steps serve SQLite and PostgreSQL, so types and statements stay plain; text is
+compared and ordered by its bytes on both. Everything unique contains the column it would be
+partitioned by: `headend` for what belongs to a stream, `meter` for readings (a key's current
+value is the same whatever head-end it came from).
 """
 
 from collections.abc import Callable
 
-from sqlalchemy import BigInteger, Column, Connection, Integer, MetaData, Table, Text, text
+from sqlalchemy import BigInteger, Column, Integer, MetaData, Table, Text
 
 SCHEMA_VERSION = 1
 
@@ -207,15 +207,18 @@ _STEP_1 = (
 )
 
 
-def _run(statements: tuple[str, ...]) -> Callable[[Connection], None]:
-    def step(connection: Connection) -> None:
+Execute = Callable[[str], None]
+
+
+def _run(statements: tuple[str, ...]) -> Callable[[Execute], None]:
+    def step(execute: Execute) -> None:
         for statement in statements:
-            connection.execute(text(statement))
+            execute(statement)
 
     return step
 
 
 # Step n brings a database of version n - 1 to version n.
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_run(_STEP_1),)
+MIGRATIONS: tuple[Callable[[Execute], None], ...] = (_run(_STEP_1),)
 
 assert len(MIGRATIONS) == SCHEMA_VERSION

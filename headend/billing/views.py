@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Select, func, select
 
 from headend.billing import tables
-from headend.billing.database import open_reader
+from headend.billing.database import DatabaseSpec, open_reader
 from headend.billing.differences import DIRECTIONS, MeterEvent, RegisterReading, ServicePoint
 from headend.billing.inbox import ExchangeRow, Row
 from headend.domain.errors import HeadendError
@@ -29,10 +29,13 @@ class Found:
 
 
 class BillingView:
-    """A reader of the database at `url`; use as a context manager. BillingDatabaseError."""
+    """A reader of a database; use as a context manager. BillingDatabaseError, ConfigError.
 
-    def __init__(self, url: str) -> None:
-        self._engine = open_reader(url)
+    It belongs to one thread, and each call sees one moment.
+    """
+
+    def __init__(self, database: str | DatabaseSpec) -> None:
+        self._database = open_reader(database)
 
     def __enter__(self) -> Self:
         return self
@@ -41,8 +44,8 @@ class BillingView:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
-        self._engine.dispose()
+        """End the session with the database."""
+        self._database.close()
 
     def readings(
         self,
@@ -60,7 +63,7 @@ class BillingView:
             query = query.where(c.point == point)
         if service_point is not None:
             query = query.where(c.service_point == service_point)
-        with self._engine.connect() as connection:
+        with self._database.begin() as connection:
             # Chunk by chunk would hold a reader open and the write-ahead log with it.
             rows = connection.execute(query).fetchall()
         yield from map(Row._make, rows)
@@ -68,7 +71,7 @@ class BillingView:
     def service_points(self) -> list[str]:
         """Every service point there ever was a reading of."""
         column = tables.metering.c.service_point
-        with self._engine.connect() as connection:
+        with self._database.begin() as connection:
             return list(connection.execute(select(column).distinct().order_by(column)).scalars())
 
     def service_point(
@@ -94,7 +97,9 @@ class BillingView:
         events = select(e.event_id, e.kind, e.at_ms, e.fields).where(
             e.kind.in_(("meter_exchange", "rollover"))
         )
-        with self._engine.connect() as connection:
+        query = query.order_by(c.meter, c.point, c.time_ms)
+        events = events.order_by(e.at_ms, e.event_id, e.headend)
+        with self._database.begin() as connection:
             rows = [Row._make(values) for values in connection.execute(query)]
             found = [
                 MeterEvent(event_id, kind, at_ms, msgspec.json.decode(fields))
@@ -104,7 +109,7 @@ class BillingView:
 
     def find(self, read_id: str) -> Found:
         """The reading whose id begins so. ReadingIdError when there is not exactly one."""
-        with self._engine.connect() as connection:
+        with self._database.begin() as connection:
             found: list[tuple[Row, bool]] = []
             for table, is_current in (
                 (tables.reading, True),
@@ -137,7 +142,7 @@ class BillingView:
             "exchanges": tables.exchange,
             "dead_letters": tables.dead_letter,
         }
-        with self._engine.connect() as connection:
+        with self._database.begin() as connection:
 
             def rows(query: Select[Any]) -> list[dict[str, Any]]:
                 return [dict(row._mapping) for row in connection.execute(query)]  # noqa: SLF001
@@ -148,11 +153,16 @@ class BillingView:
             }
             cursors = tables.feed_cursor
             letters = tables.dead_letter.c
+            gaps, alarms = tables.gap.c, tables.alarm.c
             return {
                 "counts": counts,
                 "cursors": rows(select(cursors).order_by(cursors.c.headend, cursors.c.ordinal)),
-                "gaps": rows(select(tables.gap)),
-                "alarms": rows(select(tables.alarm).order_by(tables.alarm.c.last_ms.desc())),
+                "gaps": rows(select(tables.gap).order_by(gaps.headend, gaps.epoch, gaps.first_seq)),
+                "alarms": rows(
+                    select(tables.alarm).order_by(
+                        alarms.last_ms.desc(), alarms.headend, alarms.kind, alarms.subject
+                    )
+                ),
                 "dead_letters": rows(
                     select(
                         letters.headend,
@@ -163,7 +173,7 @@ class BillingView:
                         letters.last_ms,
                         letters.times,
                     )
-                    .order_by(letters.last_ms.desc())
+                    .order_by(letters.last_ms.desc(), letters.headend, letters.hash)
                     .limit(20)
                 ),
             }

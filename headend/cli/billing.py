@@ -4,15 +4,19 @@ import argparse
 import asyncio
 import logging
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date
+from functools import partial
 from typing import Any
 
 from headend import __version__
 from headend.billing.consumer import BillingConsumer
 from headend.billing.differences import DIRECTIONS, Difference, Part, Stand
+from headend.billing.errors import BillingDatabaseError
 from headend.billing.inbox import Row
+from headend.billing.spec import configured_database
 from headend.billing.store import Store
+from headend.billing.store_thread import open_store
 from headend.billing.views import BillingView
 from headend.cli.output import add_config, add_json, clean, print_json, say, table
 from headend.cli.run import service_manager
@@ -65,9 +69,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("there is no billing section", file=args.config, key="billing")
     if args.action == "run":
         return _run_consumer(config)
-    url = config.billing_database_url
-    assert url is not None
-    with BillingView(url) as view:
+    with BillingView(configured_database(config)) as view:
         if args.action == "show":
             return _show(args, config, view)
         if args.action == "readings":
@@ -102,55 +104,70 @@ def _run_consumer(config: Config) -> int:
 
 
 async def _consume(config: Config) -> int:
-    """Until SIGTERM or Ctrl-C; both end it cleanly."""
+    """Until SIGTERM or Ctrl-C; both end it cleanly. A database that is damaged ends it too."""
     section = config.billing
-    url = config.billing_database_url
     assert section is not None
-    assert url is not None
-    broker = configured_broker(config)
+    database = configured_database(config)
+    broker = configured_broker(config, for_billing=True)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     clock = SystemClock()
-    store = await asyncio.to_thread(
-        Store, url, name=section.name, clock=clock, software=f"headend {__version__}"
-    )
-    is_announced = False
-
-    def ready() -> None:
-        nonlocal is_announced
-        if not is_announced:
-            is_announced = True
-            say(f"READY billing {section.name} on {broker.name}")
-
-    consumer = BillingConsumer(
-        broker=broker,
-        store=store,
-        name=section.name,
-        headends=section.headends,
-        clock=clock,
-        on_ready=ready,
-    )
     notifier = service_manager()
+    store: Store | None = None
+    consumer: BillingConsumer | None = None
+    waiting = f"{section.name}: waiting for the database"
     watchdog = Watchdog(
         notifier,
-        tasks=lambda: {"billing": Steps(consumer.steps, STEP_S_MAX)},
-        status=lambda: consumer.status_line,
+        tasks=lambda: {"billing": Steps(consumer.steps, STEP_S_MAX)} if consumer else {},
+        status=lambda: consumer.status_line if consumer else waiting,
         clock=clock,
     )
     try:
-        async with Supervisor() as supervisor:
-            supervisor.start("billing", consumer.run)
-            # It takes what comes from now on; a broker that is away is no reason to be ended.
-            notifier.ready(consumer.status_line)
+        async with Supervisor(fatal=(BillingDatabaseError,)) as supervisor:
             supervisor.start("watchdog", watchdog.run)
-            await stop.wait()
+            make = partial(
+                Store,
+                database,
+                name=section.name,
+                clock=clock,
+                software=f"headend {__version__}",
+            )
+            # What is away is no reason to be ended: it works as soon as that is back.
+            store = await open_store(
+                make, stop=stop, name=section.name, on_away=partial(notifier.ready, waiting)
+            )
+            if store is not None:
+                consumer = BillingConsumer(
+                    broker=broker,
+                    store=store,
+                    name=section.name,
+                    headends=section.headends,
+                    clock=clock,
+                    on_ready=_announcement(f"READY billing {section.name} on {broker.name}"),
+                )
+                supervisor.start("billing", consumer.run)
+                notifier.ready(consumer.status_line)
+                await supervisor.run_until(stop)
             notifier.stopping()
     finally:
-        await consumer.close()
-        await asyncio.to_thread(store.close)
+        if consumer is not None:
+            await consumer.close()
+        if store is not None:
+            await asyncio.to_thread(store.close)
     return 0
+
+
+def _announcement(text: str) -> Callable[[], None]:
+    """Says it once, however often it is called."""
+    rest = iter((text,))
+
+    def announce() -> None:
+        for line in rest:
+            say(line)
+
+    return announce
 
 
 # --- show ------------------------------------------------------------------------------------

@@ -1,15 +1,18 @@
 """What no section can see by itself: names that point at each other, things given twice."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from headend.config.credentials import credential_name
 from headend.config.meter_rules import MODBUS
 from headend.config.meters import MeterList
+from headend.config.secret_files import FileFault, check_private, client_context
 from headend.config.sections.billing import BillingSection
 from headend.config.sections.buses import BusSection
 from headend.config.sections.feed import FeedSection
 from headend.config.sections.headend import HeadendSection
+from headend.config.sections.identity import BrokerIdentity
 from headend.config.sections.plans import PlanSection
 from headend.config.tree import Key, MarkedList, MarkedMap, error_at
 from headend.config.validate import nearest
@@ -171,3 +174,58 @@ def check_files(
         if path is not None and not is_elsewhere and not (base / path).is_file():
             message = f"there is no file {base / path}"
             errors.append(error_at(root, loc, message, "paths are relative to this file"))
+
+
+def check_identities(
+    feed: FeedSection | None,
+    billing: BillingSection | None,
+    base: Path,
+    root: MarkedMap,
+    errors: list[ConfigError],
+) -> None:
+    """Both ends' certificates fit their keys, and secrets are not open to everybody.
+
+    A file that only the other end's user may read is left to that process: it looks again when it
+    starts. Files that are not there are told by `check_files`.
+    """
+    if feed is None:
+        return
+    _check_identity(feed, feed, ["feed"], base, root, errors)
+    if billing is not None and billing.broker is not None:
+        _check_identity(billing.broker, feed, ["billing", "broker"], base, root, errors)
+
+
+def _check_identity(
+    who: BrokerIdentity,
+    feed: FeedSection,
+    loc: Sequence[Key],
+    base: Path,
+    root: MarkedMap,
+    errors: list[ConfigError],
+) -> None:
+    if who.password_file is not None and (base / who.password_file).is_file():
+        with _told(loc, root, errors):
+            check_private(base / who.password_file, "password_file")
+    given = {key: getattr(who, key) for key in ("cert_file", "key_file")}
+    if who is feed:
+        # The authorities stand in `feed` for both ends and are looked at once, there.
+        given["ca_file"] = feed.ca_file
+    paths = {key: base / path for key, path in given.items() if path is not None}
+    if not feed.broker_spec.tls:
+        for key in paths:
+            message = f"certificates are not used with {feed.broker}"
+            hint = "mqtts://host:port, or leave it out"
+            errors.append(error_at(root, [*loc, key], message, hint))
+    elif all(path.is_file() for path in paths.values()):
+        with _told(loc, root, errors):
+            client_context(paths.get("ca_file"), paths.get("cert_file"), paths.get("key_file"))
+
+
+@contextmanager
+def _told(loc: Sequence[Key], root: MarkedMap, errors: list[ConfigError]) -> Iterator[None]:
+    try:
+        yield
+    except FileFault as fault:
+        if not fault.is_private:
+            message = f"{fault.path} {fault.message}"
+            errors.append(error_at(root, [*loc, fault.key], message, fault.hint))

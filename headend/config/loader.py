@@ -12,6 +12,7 @@ from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 from headend.config import checks, credentials
+from headend.config.database_url import PostgresPlace
 from headend.config.errors import ConfigErrors
 from headend.config.meter_checks import check_protocols
 from headend.config.meters import NOT_YET, effective_meter, load_meters
@@ -29,6 +30,8 @@ from headend.config.tree import (
     MarkedList,
     MarkedMap,
     error_at,
+    key_text,
+    locate,
     parse_tree,
     read_text,
 )
@@ -72,6 +75,7 @@ class Config:
     status: StatusSection | None
     timeseries: tuple[TimeseriesSection, ...]
     hash: str
+    lines: Mapping[str, int]  # of the keys that name files, for errors that show at the start only
 
     @property
     def base(self) -> Path:
@@ -122,6 +126,11 @@ class Config:
             return credentials.place(path, self.base)
         except ConfigError as error:
             raise ConfigError(error.message, file=str(self.path), hint=error.hint) from error
+
+    def error(self, key: str, message: str, hint: str | None = None) -> ConfigError:
+        """A ConfigError about a key that names a file, with the line it stands in."""
+        line = self.lines.get(key)
+        return ConfigError(message, file=str(self.path), line=line, key=key, hint=hint)
 
     def secret(self, path: Path | None) -> str | None:
         """The text of a `*_file`, without the line end; None for None. ConfigError otherwise."""
@@ -193,6 +202,7 @@ class _Loader:
             status=status,
             timeseries=timeseries,
             hash=_hash(parts, good_buses, good_plans, timeseries, found.meters, profiles),
+            lines=MappingProxyType(_file_lines(root)),
         )
 
     def _check_names(self) -> None:
@@ -251,14 +261,29 @@ class _Loader:
         timeseries: tuple[TimeseriesSection, ...],
     ) -> None:
         files: list[tuple[list[Key], Path | None]] = []
+        identity = ("password_file", "cert_file", "key_file")
         if feed is not None:
-            files += [(["feed", k], getattr(feed, k)) for k in ("password_file", "ca_file")]
+            files += [(["feed", k], getattr(feed, k)) for k in (*identity, "ca_file")]
         if billing is not None:
             files.append((["billing", "password_file"], billing.password_file))
+            place = billing.database_place
+            if isinstance(place, PostgresPlace):
+                files += [(["billing", "database"], path) for path in place.files.values()]
+            if billing.broker is not None:
+                files += [(["billing", "broker", k], getattr(billing.broker, k)) for k in identity]
         for i, series in enumerate(timeseries):
             for key in ("password_file", "token_file"):
                 files.append((["timeseries", i, key], getattr(series, key)))
         checks.check_files(files, self._path.parent, self._root, self._errors)
+        checks.check_identities(feed, billing, self._path.parent, self._root, self._errors)
+
+
+def _file_lines(root: MarkedMap) -> dict[str, int]:
+    """The lines of the keys whose files are looked at again when a process starts."""
+    places: tuple[list[Key], ...] = (["feed"], ["billing", "broker"])
+    keys = ("password_file", "ca_file", "cert_file", "key_file")
+    locs = ([*place, key] for place in places for key in keys)
+    return {key_text(loc): locate(root, loc)[1] for loc in locs}
 
 
 def _is_name(name: str) -> bool:

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 from decimal import Decimal
-from pathlib import Path
+
+from billing_databases import TABLES, Database
 
 from headend.billing.store import Arrived, Store
 from headend.domain.clock import from_iso, iso
@@ -222,37 +223,38 @@ def status(
 
 @dataclass
 class Inbox:
-    """A store with short words for tests."""
+    """A store with short words for tests; what is held is read with eyes of the tests' own."""
 
-    path: Path
+    database: Database
     clock: FixedClock = field(default_factory=FixedClock)
-    headends: tuple[str, ...] = ("he1",)
 
     def __post_init__(self) -> None:
         self.store = Store(self.url, name="billing", clock=self.clock, software="test")
 
     @property
     def url(self) -> str:
-        return f"sqlite:///{self.path}"
+        return self.database.url
 
     def take(self, *payloads: bytes, headend: str = "he1"):
         topic = f"meter/v1/{headend}/feed/billing"
         return self.store.take([Arrived(headend, topic, payload) for payload in payloads])
 
     def rows(self, table: str, order: str = "1") -> list[tuple]:
-        with self.store.engine.connect() as connection:
-            sql = f"SELECT * FROM {table} ORDER BY {order}"
-            return [tuple(row) for row in connection.exec_driver_sql(sql)]
+        return self.database.rows(f"SELECT * FROM {table} ORDER BY {order}")
 
     def values(self) -> dict[tuple[str, str, int], tuple[str | None, int]]:
         """(meter, point, time) -> value, revision."""
-        with self.store.engine.connect() as connection:
-            sql = "SELECT meter, point, time_ms, value, revision FROM reading"
-            return {tuple(r[:3]): tuple(r[3:]) for r in connection.exec_driver_sql(sql)}
+        sql = "SELECT meter, point, time_ms, value, revision FROM reading"
+        return {tuple(r[:3]): tuple(r[3:]) for r in self.database.rows(sql)}
 
     def through(self, epoch: str = EPOCH_A, headend: str = "he1") -> int:
         rows = {(r[0], r[1]): r[3] for r in self.rows("feed_cursor")}
         return rows[headend, epoch]
+
+    def empty(self) -> None:
+        """As if it had just been made."""
+        self.database.execute(*(f"DELETE FROM {table}" for table in TABLES))
+        self.store._pairs.clear()
 
     def close(self) -> None:
         self.store.close()

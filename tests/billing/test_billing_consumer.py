@@ -1,15 +1,14 @@
 """The consumer on a real broker: receipts after commits, resumes, outages."""
 
 import asyncio
-import sqlite3
 import threading
 from contextlib import asynccontextmanager
 
 import pytest
 from billing_builder import EPOCH_A, EPOCH_B, FixedClock, Inbox, batch, read, reads, resume_refused
+from billing_databases import FailingCommits
 from billing_headend import scripted_headend
 from sqlalchemy import event as sa_event
-from sqlalchemy.exc import OperationalError
 
 from headend.billing.consumer import BillingConsumer
 from headend.domain.clock import SystemClock
@@ -206,27 +205,18 @@ async def test_a_refused_resume_goes_on_behind_the_gap(broker, inbox):
 
 async def test_no_receipt_is_sent_for_what_could_not_be_committed(broker, inbox):
     """While the disk is full nothing is receipted; when it is not, everything is."""
-    failing = threading.Event()
-    failed = threading.Event()
-
-    def on_commit(_connection) -> None:
-        if failing.is_set():
-            failed.set()
-            raise OperationalError("COMMIT", None, sqlite3.OperationalError("disk is full"))
-
-    sa_event.listen(inbox.store.engine, "commit", on_commit)
+    commits = FailingCommits(inbox)
     async with scripted_headend(broker) as he1, consuming(broker, inbox) as consumer:
         he1.append(10)
         await he1.announce()
         await eventually(lambda: he1.receipted == 10)
-        failing.set()
+        commits.failing = True
         he1.append(10)
         await he1.send(11, 20)
-        await eventually(lambda: consumer.totals.store_failures >= 2)
-        assert failed.is_set()
+        await eventually(lambda: consumer.store_failures >= 2)
         assert he1.receipted == 10
         assert len(inbox.values()) == 10
-        failing.clear()
+        commits.failing = False
         await eventually(lambda: he1.receipted == 20)
     assert len(inbox.values()) == 20
 
@@ -235,14 +225,12 @@ async def test_receipts_never_run_ahead_of_the_database(broker, inbox):
     """Seen from outside: at each receipt another connection finds the cursor already there."""
     seen = []
     async with scripted_headend(broker) as he1, consuming(broker, inbox):
-        path = inbox.path
+        database = inbox.database
 
         class Watching(list):
             def append(self, receipt) -> None:
-                with sqlite3.connect(path) as connection:
-                    found = connection.execute("SELECT through_seq FROM feed_cursor").fetchone()
-                connection.close()
-                seen.append((receipt[1], found[0]))
+                ((durable,),) = database.rows("SELECT through_seq FROM feed_cursor")
+                seen.append((receipt[1], durable))
                 super().append(receipt)
 
         he1.receipts = Watching()

@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import jsonschema
+import psycopg
 import pytest
 from billing_builder import (
     EPOCH_A,
@@ -26,6 +27,7 @@ from billing_builder import (
     read,
     withdrawn,
 )
+from billing_databases import Database
 from billing_headend import scripted_headend
 
 from headend.cli.main import main
@@ -37,15 +39,19 @@ SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 DAY_MS = 86_400_000
 
 
-@pytest.fixture
-def config(tmp_path):
+def configuration(folder: Path, database: Database):
+    """Writes a configuration file; SQLite's path is given as people do, relative to it."""
+    url = database.url
+    if database.kind == "sqlite":
+        url = f"sqlite:///./{database.path.relative_to(folder)}"
+
     def write(port: int = 1883) -> Path:
-        path = tmp_path / "headend.yaml"
+        path = folder / "headend.yaml"
         path.write_text(
             "headend: {name: he1, zone: Asia/Shanghai, data: ./data}\n"
             f'feed: {{broker: "mqtt://127.0.0.1:{port}", '
             "consumers: [{name: billing, classes: [billing, events]}]}\n"
-            'billing: {database: "sqlite:///./data/billing.db", name: billing, headends: [he1]}\n'
+            f'billing: {{database: "{url}", name: billing, headends: [he1]}}\n'
         )
         return path
 
@@ -53,11 +59,15 @@ def config(tmp_path):
 
 
 @pytest.fixture
-def filled(config, tmp_path):
+def config(tmp_path, database):
+    return configuration(tmp_path, database)
+
+
+@pytest.fixture
+def filled(config, database):
     """Two days of SP-1 with an exchange, a gap and a withdrawn reading; SP-2 with export."""
     path = config()
-    (tmp_path / "data").mkdir()
-    inbox = Inbox(tmp_path / "data" / "billing.db")
+    inbox = Inbox(database)
     inbox.take(
         batch(
             [
@@ -193,10 +203,9 @@ def test_a_configuration_without_billing_is_refused(tmp_path, capsys):
     assert "billing" in capsys.readouterr().err
 
 
-def test_a_damaged_database_is_reported_and_kept(config, tmp_path, capsys):
-    path = config()
-    (tmp_path / "data").mkdir()
-    file = tmp_path / "data" / "billing.db"
+def test_a_damaged_file_is_reported_and_kept(sqlite, tmp_path, capsys):
+    path = configuration(tmp_path, sqlite)()
+    file = sqlite.path
     file.write_bytes(b"not a database at all" * 50)
     for action in ("show", "readings", "status", "run"):
         assert billing(action, "--config", path) == 1
@@ -251,16 +260,15 @@ async def test_sigterm_ends_the_process_cleanly(config, tmp_path):
             code = await process.end(signal.SIGTERM)
         assert code == 0, process.stderr
         assert "Traceback" not in process.stderr
-    assert not (tmp_path / "data" / "billing.db-wal").exists()
+    assert not (tmp_path / "billing.db-wal").exists()
 
 
-async def test_a_process_without_a_broker_waits_for_it(config, tmp_path):
+async def test_a_process_without_a_broker_waits_for_it(config, database, tmp_path):
     broker = Mosquitto(tmp_path / "broker")
     process = Process(config(broker.port))
     starting = asyncio.create_task(process.start())
-    database = tmp_path / "data" / "billing.db"
     try:
-        await eventually(database.exists)
+        await eventually(lambda: _has_tables(database))
         broker.start()
         await starting
     finally:
@@ -268,7 +276,14 @@ async def test_a_process_without_a_broker_waits_for_it(config, tmp_path):
         broker.stop()
 
 
-async def test_killed_again_and_again_every_record_counts_once(config, tmp_path):
+def _has_tables(database: Database) -> bool:
+    try:
+        return bool(database.rows("SELECT version FROM schema_version"))
+    except (sqlite3.OperationalError, psycopg.errors.UndefinedTable):
+        return False
+
+
+async def test_killed_again_and_again_every_record_counts_once(config, database, tmp_path):
     """SIGKILL between any two steps: what was receipted is there, nothing is there twice."""
     dice = random.Random(5)
     with Mosquitto(tmp_path / "broker") as broker:
@@ -284,25 +299,22 @@ async def test_killed_again_and_again_every_record_counts_once(config, tmp_path)
                 target = start + dice.randint(1, len(he1.records) - start)
                 await eventually(lambda n=target: he1.receipted >= n)
                 await process.end(signal.SIGKILL)
-                with sqlite3.connect(tmp_path / "data" / "billing.db") as connection:
-                    sql = "SELECT through_seq FROM feed_cursor"
-                    assert connection.execute(sql).fetchone()[0] >= he1.receipted
-                connection.close()
+                ((through_seq,),) = database.rows("SELECT through_seq FROM feed_cursor")
+                assert through_seq >= he1.receipted
             process = Process(path)
             await process.start()
             await he1.announce(online=False)
             await he1.announce()
             await eventually(lambda: he1.receipted == 1200)
             assert await process.end(signal.SIGTERM) == 0
-        expected = {r.read_id for r in he1.records}
-    with sqlite3.connect(tmp_path / "data" / "billing.db") as connection:
-        held = connection.execute("SELECT read_id, value, epoch FROM reading").fetchall()
-        assert connection.execute("SELECT count(*) FROM reading_history").fetchone() == (0,)
-        assert connection.execute("SELECT count(*) FROM conflict").fetchone() == (0,)
-        assert connection.execute("SELECT count(*) FROM exchange").fetchone() == (1200,)
-    connection.close()
-    assert len(held) == 1200
-    assert {read_id for read_id, _, _ in held} == expected
-    total = sum(Decimal(value) for _, value, _ in held)
-    assert total == sum(Decimal(r.value) for r in he1.records)
+    _holds_every_record_once(database, he1.records)
+
+
+def _holds_every_record_once(database, records):
+    held = database.rows("SELECT read_id, value, epoch FROM reading")
+    for table, count in (("reading_history", 0), ("conflict", 0), ("exchange", len(records))):
+        assert database.rows(f"SELECT count(*) FROM {table}") == [(count,)], table
+    assert len(held) == len(records)
+    assert {read_id for read_id, _, _ in held} == {r.read_id for r in records}
+    assert sum(Decimal(value) for _, value, _ in held) == sum(Decimal(r.value) for r in records)
     assert {epoch for _, _, epoch in held} == {EPOCH_A}

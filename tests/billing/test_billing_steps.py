@@ -3,9 +3,8 @@
 import asyncio
 import threading
 
-from sqlalchemy.exc import OperationalError
-
 from headend.billing.consumer import BillingConsumer
+from headend.billing.errors import DatabaseAway
 from headend.billing.store import Result
 from headend.domain.clock import SystemClock
 from headend.messages.broker import BrokerSpec
@@ -28,7 +27,7 @@ class AwayStore:
         self.calls += 1
         self.blocked.wait()
         if self.is_away:
-            raise OperationalError("INSERT", {}, Exception("disk I/O error"))
+            raise DatabaseAway("disk I/O error")
         return Result()
 
 
@@ -64,7 +63,7 @@ async def test_a_database_that_is_away_is_stepped_at_and_said():
         first = consumer.steps
         await eventually(lambda: store.calls >= 3)
         assert consumer.steps > first
-        assert "database cannot write" in consumer.status_line
+        assert "database away" in consumer.status_line
         store.is_away = False
         await eventually(lambda: consumer.steps is None)
         assert "database" not in consumer.status_line

@@ -1,6 +1,5 @@
 """The inbox on its database: what is stored, what is answered, what a failure leaves."""
 
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -22,12 +21,17 @@ from billing_builder import (
     resume_refused,
     withdrawn,
 )
-from sqlalchemy import event as sa_event
-from sqlalchemy.exc import OperationalError
+from billing_databases import TABLES, FailingCommits
+from sqlalchemy import create_engine, inspect
 
 from headend.billing import store as store_module
 from headend.billing import tables
-from headend.billing.database import BillingDatabaseError, open_reader, open_writer
+from headend.billing.database import (
+    BillingDatabaseError,
+    DatabaseAway,
+    open_reader,
+    open_writer,
+)
 from headend.billing.inbox import Row
 from headend.domain.errors import ConfigError, FeedError
 from headend.messages.records import ExpiredRecord
@@ -278,56 +282,47 @@ def test_a_message_refused_elsewhere_is_kept_too(inbox):
 # --- failures --------------------------------------------------------------------------------
 
 
-class FailingCommits:
-    """The engine's next `failures` commits fail, as on a full disk."""
-
-    def __init__(self, engine, failures: int) -> None:
-        self.left = failures
-        sa_event.listen(engine, "commit", self)
-
-    def __call__(self, _connection) -> None:
-        if self.left:
-            self.left -= 1
-            raise OperationalError("COMMIT", None, sqlite3.OperationalError("disk is full"))
-
-
-@pytest.mark.parametrize("failures", [1, 2, 3])
+@pytest.mark.parametrize("failures", [1, 3])
 def test_a_failed_commit_leaves_nothing_and_the_next_attempt_everything(inbox, failures):
     inbox.take(reads(1, 2))
-    FailingCommits(inbox.store.engine, failures)
+    commits = FailingCommits(inbox)
+    commits.failing = True
     for _ in range(failures):
-        with pytest.raises(OperationalError):
+        with pytest.raises(DatabaseAway, match=r"disk is full|No space left"):
             inbox.take(reads(3, 4))
         assert inbox.through() == 2
         assert len(inbox.values()) == 2
+    commits.failing = False
     assert inbox.take(reads(3, 4)).receipts == {A: 4}
     assert len(inbox.values()) == 4
     assert len(inbox.rows("metering")) == 3
 
 
-def test_another_process_that_took_the_records_meanwhile_makes_no_doubles(inbox):
+def test_another_process_that_took_the_records_meanwhile_makes_no_doubles(sqlite):
     """Every transaction looks at the durable cursor, not at one remembered."""
-    other = Inbox(inbox.path)
+    inbox, other = Inbox(sqlite), Inbox(sqlite)
     inbox.take(reads(1, 2))
     assert other.take(reads(1, 4)).receipts == {A: 4}
     assert inbox.take(reads(3, 6)).receipts == {A: 6}
     other.close()
+    inbox.close()
     assert len(inbox.values()) == 6
 
 
-# --- the file --------------------------------------------------------------------------------
+# --- the database --------------------------------------------------------------------------------
 
 
 def test_the_released_tables_are_the_ones_the_program_uses(inbox):
-    from sqlalchemy import inspect
-
-    inspector = inspect(inbox.store.engine)
+    engine = create_engine(inbox.url.replace("postgresql:", "postgresql+psycopg:"))
+    inspector = inspect(engine)
     assert set(inspector.get_table_names()) == set(tables.metadata.tables)
+    assert {t for t in tables.metadata.tables if t != "schema_version"} == set(TABLES)
     for name, table in tables.metadata.tables.items():
         found = [(c["name"], c["nullable"]) for c in inspector.get_columns(name)]
         assert found == [(c.name, c.nullable) for c in table.columns]
         key = inspector.get_pk_constraint(name)["constrained_columns"]
         assert set(key) == {c.name for c in table.primary_key}
+    engine.dispose()
 
 
 def test_the_rows_of_code_and_table_have_the_same_columns():
@@ -341,38 +336,40 @@ def test_every_unique_key_contains_the_column_it_would_be_partitioned_by():
             assert key & {"headend", "meter"}, name
 
 
-def test_a_file_survives_reopening(tmp_path):
-    first = Inbox(tmp_path / "b.db")
+def test_what_was_taken_is_there_after_reopening(database):
+    first = Inbox(database)
     first.take(reads(1, 3))
     first.close()
-    second = Inbox(tmp_path / "b.db")
+    second = Inbox(database)
     assert second.take(reads(1, 5)).counts.new == 2
     second.close()
 
 
-def test_commits_are_durable_when_they_return(inbox):
+def test_commits_to_a_file_are_durable_when_they_return(sqlite):
+    inbox = Inbox(sqlite)
     with inbox.store.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+    inbox.close()
 
 
-def _open(path):
-    return open_writer(f"sqlite:///{path}", clock=FixedClock(), software="test")
+def _open(database):
+    return open_writer(database.url, clock=FixedClock(), software="test")
 
 
-def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path):
-    path = tmp_path / "b.db"
+def test_a_file_that_is_no_database_is_refused_and_kept(sqlite):
+    path = sqlite.path
     path.write_bytes(b"this is not a database, really not" * 100)
     before = path.read_bytes()
     with pytest.raises(BillingDatabaseError, match="Nothing was changed"):
-        _open(path)
+        _open(sqlite)
     assert path.read_bytes() == before
 
 
-def test_a_damaged_database_is_refused_and_kept(tmp_path):
-    path = tmp_path / "b.db"
-    made = Inbox(path)
+def test_a_damaged_file_is_refused_and_kept(sqlite):
+    path = sqlite.path
+    made = Inbox(sqlite)
     for number in range(40):
         made.take(reads(number * 50 + 1, number * 50 + 50))
     made.close()
@@ -381,46 +378,74 @@ def test_a_damaged_database_is_refused_and_kept(tmp_path):
         content[page * 4096 : page * 4096 + 2000] = b"\xa5" * 2000
     path.write_bytes(content)
     with pytest.raises(BillingDatabaseError, match=r"damaged|cannot be used"):
-        _open(path)
+        _open(sqlite)
     assert path.read_bytes() == bytes(content)
 
 
-def test_a_truncated_database_is_refused(tmp_path):
-    path = tmp_path / "b.db"
-    made = Inbox(path)
+def test_a_truncated_file_is_refused(sqlite):
+    path = sqlite.path
+    made = Inbox(sqlite)
     made.take(reads(1, 200))
     made.close()
     path.write_bytes(path.read_bytes()[: 4096 * 6])
     with pytest.raises(BillingDatabaseError):
-        _open(path)
+        _open(sqlite)
 
 
-def test_a_database_of_something_else_is_refused_and_kept(tmp_path):
-    path = tmp_path / "b.db"
-    with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE recipes (name TEXT)")
-    connection.close()
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        ["CREATE TABLE recipes (name TEXT)"],
+        ["CREATE TABLE schema_version (installed_rank INTEGER, version TEXT)"],
+        ["CREATE VIEW recipes AS SELECT 1 AS one"],
+        [
+            "CREATE TABLE schema_version (version INTEGER, applied_ms BIGINT, software TEXT)",
+            "CREATE TABLE reading (name TEXT)",
+        ],
+    ],
+    ids=["tables", "another program's version", "a view", "no version"],
+)
+def test_a_database_of_something_else_is_refused_and_kept(database, foreign):
+    database.execute(*foreign)
+    for _ in range(2):
+        with pytest.raises(BillingDatabaseError, match=r"something else.*Nothing was changed"):
+            _open(database)
     with pytest.raises(BillingDatabaseError, match="something else"):
-        _open(path)
+        open_reader(database.url)
+    with pytest.raises(Exception, match="feed_cursor"):
+        database.rows("SELECT * FROM feed_cursor")
 
 
 def test_a_database_of_a_newer_program_is_refused(inbox):
-    with inbox.store.engine.begin() as connection:
-        connection.exec_driver_sql("INSERT INTO schema_version VALUES (99, 0, 'newer')")
+    inbox.database.execute("INSERT INTO schema_version VALUES (99, 0, 'newer')")
     inbox.close()
     with pytest.raises(BillingDatabaseError, match="newer"):
-        _open(inbox.path)
+        _open(inbox.database)
     with pytest.raises(BillingDatabaseError, match="version 99"):
         open_reader(inbox.url)
 
 
-def test_looking_at_a_database_that_is_not_there_makes_none(tmp_path):
+def test_a_database_that_lacks_a_table_is_refused(inbox):
+    inbox.close()
+    inbox.database.execute("DROP TABLE conflict")
+    with pytest.raises(BillingDatabaseError, match=r"lacks conflict.*Nothing was changed"):
+        _open(inbox.database)
+
+
+def test_looking_at_a_file_that_is_not_there_makes_none(tmp_path):
     with pytest.raises(BillingDatabaseError, match="billing run"):
         open_reader(f"sqlite:///{tmp_path}/none.db")
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("url", ["postgresql://u@h/db", "nonsense"])
+def test_looking_at_an_empty_database_makes_no_tables(postgresql):
+    with pytest.raises(BillingDatabaseError, match="is empty: `headend billing run`"):
+        open_reader(postgresql.url)
+    with pytest.raises(Exception, match="feed_cursor"):
+        postgresql.rows("SELECT * FROM feed_cursor")
+
+
+@pytest.mark.parametrize("url", ["postgresql://u@h/db", "mysql://u@h/db", "nonsense"])
 def test_a_url_that_cannot_be_used_is_a_configuration_error(url):
     with pytest.raises(ConfigError):
         open_reader(url)
@@ -462,13 +487,9 @@ def test_the_order_of_time_in_a_series_is_start_plus_interval(inbox):
     )
 
 
-def test_a_database_of_the_first_release_is_taken_up_as_it_is(tmp_path):
-    path = tmp_path / "b.db"
-    dump = (Path(__file__).parents[1] / "data" / "billing_v1.sql").read_text()
-    with sqlite3.connect(path) as connection:
-        connection.executescript(dump)
-    connection.close()
-    inbox = Inbox(path)
+def test_a_database_of_the_first_release_is_taken_up_as_it_is(database):
+    database.script((Path(__file__).parents[1] / "data" / "billing_v1.sql").read_text())
+    inbox = Inbox(database)
     assert inbox.through(EPOCH_A) == 8
     assert inbox.through(EPOCH_B) == 4
     assert inbox.take(reads(1, 9)).counts.new == 5

@@ -79,7 +79,7 @@ class PostgreSQL:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self.stop()
+        self.stop(signal.SIGQUIT)  # nothing of it is needed any more
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def make(self) -> None:
@@ -217,7 +217,11 @@ class PostgreSQL:
                 "SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)
             ).fetchone()
             if known is None:
-                connection.execute(f"CREATE DATABASE {DATABASE}".encode())
+                # Words before signs, as people sort: not the order that bytes have.
+                connection.execute(
+                    f"CREATE DATABASE {DATABASE} TEMPLATE template0 "
+                    "LOCALE_PROVIDER icu ICU_LOCALE 'en-US'".encode()
+                )
 
     @property
     def _user(self) -> tuple[str, str] | None:
