@@ -115,7 +115,7 @@ exec "$(dirname "$(readlink -f "$0")")/python" -I -m headend.cli.main "$@"
 LAUNCHER
     chmod 755 "$new/bin/headend"
     "$new/bin/python" -m compileall -q "$new/app/headend" "$new/app/protocols" "$new/app/simulators"
-    "$new/bin/headend" check --config "$new/app/config/system.yaml" >/dev/null ||
+    "$new/bin/headend" check --config systemd/headend.yaml >/dev/null ||
         fail "the new version does not run; nothing was changed"
     printf '%s\n' "$2" >"$new/.installed"
     if [ -e "$target" ]; then
@@ -141,7 +141,7 @@ place_configuration() {
     if [ -e "$etc/headend.yaml" ]; then
         say "kept $etc/headend.yaml"
     else
-        cp config/system.yaml "$etc/headend.yaml"
+        cp systemd/headend.yaml "$etc/headend.yaml"
         say "new: $etc/headend.yaml"
     fi
     chmod 750 "$etc"
