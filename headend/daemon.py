@@ -39,6 +39,7 @@ from headend.journal import Base as JournalBase
 from headend.journal import ConsumerSpec, Journal, JournalSettings
 from headend.journal.retention import Retention
 from headend.liveness import status_line, watched
+from headend.messages.broker import BrokerSpec
 from headend.messages.configured import configured_broker
 from headend.messages.requests import PointAnswer
 from headend.notify import Notifier, Watchdog
@@ -100,6 +101,8 @@ async def run_daemon(
 ) -> None:
     """Run until `stop` is set; then end cleanly. Raises only what prevents standing up."""
     clock = clock or SystemClock()
+    # Before anything is opened: a file of the feed's identity that cannot be used.
+    broker = None if config.feed is None else configured_broker(config)
     notifier = notifier or Notifier(None)
     # Readings are nobody else's business: a directory of our own making is closed to others.
     config.data_path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -114,7 +117,7 @@ async def run_daemon(
         async with Supervisor(on_death=_log_death, fatal=(JournalDamaged,)) as supervisor:
             supervisor.start("journal", journal.wait_damaged)
             parts = await _stand_up(config, clock, journal, supervisor)
-            _start_feed(parts)
+            await _start_feed(parts, broker)
             await _listening(_start_api(parts))
             _start_watchdog(parts, notifier)
             ready()
@@ -228,9 +231,9 @@ def _log_death(state: TaskState) -> None:
     log.error("task=%s restarts=%d cause=%s", state.name, state.restarts, state.last_error)
 
 
-def _start_feed(parts: Parts) -> None:
+async def _start_feed(parts: Parts, broker: BrokerSpec | None) -> None:
     config = parts.config
-    if config.feed is None:
+    if config.feed is None or broker is None:
         return
     where = config.feed.broker_spec
     if where.embedded:
@@ -247,13 +250,17 @@ def _start_feed(parts: Parts) -> None:
 
     parts.publisher = Publisher(
         parts.journal,
-        configured_broker(config),
-        FeedSettings(receipt_timeout_s=config.feed.receipt_timeout_s),
+        broker,
+        FeedSettings(
+            receipt_timeout_s=config.feed.receipt_timeout_s,
+            receipts_missing_s=config.feed.receipts_missing_s,
+        ),
         headend=config.headend.name,
         clock=parts.clock,
         version=__version__,
         configuration_hash=config.hash,
         read_now=read_now,
+        told=await parts.journal.meter_events(("alarm", "alarm_cleared")),
     )
     parts.supervisor.start("feed", parts.publisher.run)
 
@@ -374,4 +381,5 @@ def _status(parts: Parts) -> dict[str, Any]:
         "epoch": parts.journal.epoch,
         "at": iso(parts.clock.now_ms()),
         "tasks": tasks,
+        "feed": None if parts.publisher is None else parts.publisher.report(),
     }

@@ -19,6 +19,14 @@ class NotingSocket(ssl.SSLSocket):
 
     trouble: OSError | None = None
 
+    def do_handshake(self, block: bool = False) -> None:
+        """As its parent; a socket that fails in it is closed, for the library lets it lie."""
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
         """As the library needs it."""
         try:
