@@ -51,17 +51,21 @@ def place(path: Path, base: Path, environ: Mapping[str, str] | None = None) -> P
             hint="systemd sets it where the unit has LoadCredential=; by hand, as root, while "
             f"the service runs: {VARIABLE}=/run/credentials/headend.service",
         )
-    file = Path(folder) / name
-    if not file.is_file():
-        raise ConfigError(f"there is no credential {name} in {folder}", hint=_what_is_there(folder))
-    return file
+    names = _names(folder)
+    if name not in names:
+        raise ConfigError(f"there is no credential {name} in {folder}", hint=_hint(names))
+    return Path(folder) / name
 
 
-def _what_is_there(folder: str) -> str:
+def _names(folder: str) -> list[str]:
+    """What was handed in. With nothing to hand in, systemd leaves a directory closed to us."""
     try:
-        names = sorted(entry.name for entry in Path(folder).iterdir())
-    except OSError as error:
-        return f"the directory cannot be listed: {error.strerror or error}"
+        return sorted(entry.name for entry in Path(folder).iterdir())
+    except OSError:
+        return []
+
+
+def _hint(names: list[str]) -> str:
     if not names:
         return "the unit's LoadCredential= gave none"
     more = ", ..." if len(names) > _SHOWN_MAX else ""

@@ -90,6 +90,12 @@ def test_an_empty_directory_says_that_nothing_was_handed_in(tmp_path):
         place(tmp_path.__class__("%d/x"), tmp_path, environ)
 
 
+def test_a_directory_that_is_closed_or_away_hands_nothing_in(tmp_path):
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path / "away")}
+    with pytest.raises(ConfigError, match="gave none"):
+        place(tmp_path.__class__("%d/x"), tmp_path, environ)
+
+
 def test_other_paths_are_left_as_they_are(tmp_path):
     path = tmp_path.__class__("secrets/%d")
     assert credential_name(path) is None
