@@ -101,8 +101,12 @@ class RtuAnswerDelimiter:
         if buffer.startswith(self.request[:held], at):
             # A beginning of our own request is no reply, whatever its CRC happens to say.
             return REQUEST_BYTES if held >= REQUEST_BYTES else self._unless_behind(buffer, at)
-        if held >= size and buffer.startswith(self.head, at) and crc_fits(buffer, at, size):
-            return size
+        if buffer.startswith(self.head, at):
+            # The first eight bytes of a reply may be a request by their CRC: wait for the whole.
+            if held < size:
+                return self._unless_behind(buffer, at)
+            if crc_fits(buffer, at, size):
+                return size
         found = measure_rtu(buffer, at)
         if found is None:
             return self._unless_behind(buffer, at)
