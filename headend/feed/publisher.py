@@ -112,11 +112,6 @@ class Publisher:
         self.topics = Topics(headend)
         self.streams = {name: ConsumerStream(name, settings) for name in journal.cursors()}
         self.alarms = FeedAlarms(journal.append_event, clock, on_change=self._alarms_changed)
-        self.alarms.restore(told)
-        self.alarms.clear_others(RECEIPTS_MISSING, self.streams)
-        self.alarms.clear_others(FEED_STOPPED, self.streams)
-        self.alarms.clear_others(BROKER_REFUSED, [broker.name])
-        self.alarms.clear_others(PUBLISH_REFUSED, self._own_topics())
         self._retained = RetainedStatus(
             self.topics.status, self.status, settings, clock, self.alarms
         )
@@ -125,6 +120,7 @@ class Publisher:
         self.inward = Inward(headend, self.streams, self._position, self.set_back, clock)
         self.connected = False
         self._limit = LogLimit(log, clock)
+        self._take_up(told)
         journal.on_append(self.wake)
 
     def wake(self) -> None:
@@ -466,9 +462,16 @@ class Publisher:
     def _alarms_changed(self) -> None:
         self._retained.wake()
 
-    def _own_topics(self) -> list[str]:
-        feeds = [self.topics.feed(name) for name in self.streams]
-        return [*feeds, self.topics.status, self.topics.replies]
+    def _take_up(self, told: Iterable[Event]) -> None:
+        """The alarms of earlier lives stand, but those whose subject is not there any more."""
+        self.alarms.restore(told)
+        topics = [self.topics.feed(name) for name in self.streams]
+        self.alarms.clear_others(
+            PUBLISH_REFUSED, [*topics, self.topics.status, self.topics.replies]
+        )
+        self.alarms.clear_others(RECEIPTS_MISSING, self.streams)
+        self.alarms.clear_others(FEED_STOPPED, self.streams)
+        self.alarms.clear_others(BROKER_REFUSED, [self._broker.name])
 
     async def set_back(self, epoch: str, reason: str) -> None:
         """Somebody holds what `epoch` of this journal never wrote: a new epoch, with its alarm."""
