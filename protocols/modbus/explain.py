@@ -142,10 +142,12 @@ class _Frame:
         self._head_parts()
         if len(raw) > self._pdu_at:
             self._pdu_parts(end, request, must_match=must_match)
+        last = made["parts"][-1]
+        self._part(last["offset"] + len(last["raw"]) // 2, end, "rest", self._say("rest"))
         if not self._tcp:
-            self._part(end, end + CRC_BYTES, "crc", say("crc", self._lang))
+            self._part(end, end + CRC_BYTES, "crc", self._say("crc"))
             end += CRC_BYTES
-        self._part(end, len(raw), "rest", say("rest", self._lang))
+        self._part(end, len(raw), "rest", self._say("rest"))
         return made
 
     def _say(self, key: str, **facts: object) -> str:

@@ -230,6 +230,12 @@ def test_other_functions_are_explained_too(pdu: str, names: list[str]) -> None:
     assert only(tcp)["protocol"] == "modbus-tcp"
 
 
+def test_bytes_behind_what_a_frame_can_hold_are_shown_too() -> None:
+    one = only(bytes.fromhex("FF00000000FFFFFFFF000102030405"), tcp=True)
+    assert codes(one) == ["length"]
+    assert [part["name"] for part in one["parts"]][-2:] == ["exception", "rest"]
+
+
 def test_impossible_requests_are_told() -> None:
     assert codes(only(with_crc(bytes.fromhex("01030000007E")))) == ["count"]
     assert codes(only(with_crc(bytes.fromhex("0103FFFF0002")))) == ["range"]
