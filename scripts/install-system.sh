@@ -149,8 +149,13 @@ place_configuration() {
     chmod 700 "$etc/secrets" "$etc/secrets/headend" "$etc/secrets/billing"
 }
 
+state() { # changes when something that runs does
+    readlink "$root/current" || true
+    cat "$root/current/.installed" "${units[@]/#/$lib/systemd/system/}" 2>/dev/null || true
+}
+
 install_() {
-    local python stamp
+    local python stamp before
     if is_real && [ "$(id -u)" != 0 ]; then
         fail "this needs root: sudo make install-system"
     fi
@@ -164,7 +169,12 @@ install_() {
     fi
     stamp=$(content "$python")
     mkdir -p "$root"
+    before=$(state)
     make_version "$python" "$stamp"
+    if [ -e "$etc/headend.yaml" ]; then
+        "$root/$version/bin/headend" check --config "$etc/headend.yaml" >/dev/null ||
+            fail "$version does not take this configuration; what ran before goes on"
+    fi
     place_units
     place_configuration
     # From here on the new version is the one that starts.
@@ -174,9 +184,10 @@ install_() {
         systemd-sysusers headend.conf
         systemd-tmpfiles --create headend.conf
     fi
-    if has_systemd; then
+    if has_systemd && [ "$(state)" != "$before" ]; then
         systemctl daemon-reload
-        systemctl try-restart "${units[@]}"
+        systemctl try-restart "${units[@]}" || fail "$version is installed, but a service does not" \
+            "come up with it: journalctl -u headend -u headend-billing"
     fi
     say "done: $root/current -> $version"
 }

@@ -211,6 +211,26 @@ def test_a_version_that_does_not_run_is_never_switched_to(tree):
     assert not (tree.home / "98.0.0").exists()
 
 
+def test_a_configuration_the_new_version_does_not_take_keeps_the_old_one_running(tree):
+    file = tree.checkout / "headend" / "__init__.py"
+    was, text = file.read_text(), tree.config.read_text()
+    old = (tree.home / "current").resolve().name
+    file.write_text(was.replace(f'__version__ = "{old}"', '__version__ = "97.0.0"'))
+    tree.config.write_text(text + "nonsense: 1\n")
+    try:
+        done = subprocess.run(
+            ["make", "install-system", f"DESTDIR={tree.root}", f"WHEELS={tree.wheels}"],
+            cwd=tree.checkout, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+    finally:
+        file.write_text(was)
+        tree.config.write_text(text)
+    assert done.returncode != 0
+    assert "nonsense" in done.stderr
+    assert "what ran before goes on" in done.stderr
+    assert (tree.home / "current").resolve().name == old
+
+
 def test_zz_uninstalling_keeps_configuration_and_data(tree):
     text = tree.config.read_text()
     data = tree.root / "var" / "lib" / "headend" / "journal.db"
