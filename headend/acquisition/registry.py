@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
+from headend.config.meter_rules import address_problem
 from headend.domain.errors import ConfigError
 from headend.domain.meter import Event, Meter, MeterExchange
 
@@ -84,6 +85,9 @@ class Registry:
         if exchange.new_meter == exchange.old_meter:
             msg = f"{exchange.new_meter} cannot come where it leaves"
             raise ConfigError(msg, hint="the new meter needs an asset id of its own")
+        problem = address_problem(old.protocol, exchange.new_address or old.address)
+        if problem is not None:
+            raise ConfigError(problem.message, hint=problem.hint)
         taken = self._meters.get(exchange.new_meter)
         if taken is not None and taken.service_point != old.service_point:
             msg = f"meter {exchange.new_meter} hangs elsewhere already"

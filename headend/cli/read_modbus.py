@@ -1,13 +1,12 @@
 """The Modbus side of `headend read`: what its options mean, checked before the line is touched."""
 
 import argparse
-import re
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from headend.bus import Bus
-from headend.config.meter_rules import ANY_UNIT, LINE_UNITS, link_problem
+from headend.config.meter_rules import address_problem, link_problem
 from headend.config.profiles import load_profile
 from headend.domain.clock import Clock
 from headend.domain.errors import ConfigError
@@ -17,8 +16,6 @@ from headend.drivers.modbus import NO_PROFILE
 from headend.drivers.modbus_values import RAW_PREFIX
 from protocols.errors import LocalProtocolError
 from protocols.modbus.profile import DeviceProfile, UnknownPoint, raw_register
-
-_UNIT = re.compile(r"[0-9]{1,3}")
 
 OPTIONS = ("profile", "ct", "pt")
 
@@ -60,10 +57,9 @@ def modbus_target(args: argparse.Namespace, spec: LinkSpec, protocol: str) -> Mo
     problem = link_problem(protocol, spec)
     if problem is not None:
         raise ConfigError(problem.message, hint=problem.hint)
-    units = ANY_UNIT if protocol == "modbus-tcp" else LINE_UNITS
-    if not _UNIT.fullmatch(args.address) or int(args.address) not in units:
-        hint = f"{units[0]} to {units[-1]} for {protocol}"
-        raise ConfigError(f"{args.address} is not a Modbus unit", hint=hint)
+    problem = address_problem(protocol, args.address)
+    if problem is not None:
+        raise ConfigError(problem.message, hint=problem.hint)
     if args.freeze is not None:
         raise ConfigError("a Modbus device keeps no daily freeze", hint="leave --freeze out")
     profile = NO_PROFILE if args.profile is None else load_profile(args.profile, Path())

@@ -1,5 +1,6 @@
 """Which protocol goes with which link, address and unit: one place for files and options alike."""
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -21,6 +22,9 @@ PROTOCOLS_NOW = ("dlt645-2007", *MODBUS)
 LINE_UNITS = range(1, 248)
 ANY_UNIT = range(256)
 
+_UNIT = re.compile(r"[0-9]{1,3}")
+_TWELVE_DIGITS = re.compile(r"[0-9]{12}")
+
 _LINE = (SerialSpec, TcpSpec, Rfc2217Spec)
 _LINKS: Mapping[str, tuple[tuple[type[object], ...], str]] = {
     "dlt645-2007": (_LINE, "serial:///dev/... or tcp://host:port"),
@@ -34,6 +38,23 @@ class RuleProblem(NamedTuple):
 
     message: str
     hint: str
+
+
+def address_problem(protocol: str, address: str) -> RuleProblem | None:
+    """Why a text cannot be a meter's address in a protocol (a Modbus unit as a number's text)."""
+    if protocol in MODBUS:
+        units = ANY_UNIT if protocol == "modbus-tcp" else LINE_UNITS
+        if _UNIT.fullmatch(address) and int(address) in units:
+            return None
+        return RuleProblem(
+            f"{address} is not a Modbus unit", f"{units[0]} to {units[-1]} for {protocol}"
+        )
+    if _TWELVE_DIGITS.fullmatch(address):
+        return None
+    return RuleProblem(
+        f"{address!r} is not a meter address",
+        "twelve digits in quotes; a spreadsheet may have eaten leading zeros",
+    )
 
 
 def link_problem(protocol: str, spec: LinkSpec) -> RuleProblem | None:

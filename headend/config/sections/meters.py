@@ -1,6 +1,5 @@
 """`meters`: one entry a meter, in the file itself or as rows of a CSV file."""
 
-import re
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -11,6 +10,7 @@ from headend.config.meter_rules import (
     MODBUS,
     PROTOCOLS_KNOWN,
     PROTOCOLS_NOW,
+    address_problem,
 )
 from headend.config.sections.base import (
     FilePath,
@@ -26,8 +26,6 @@ from headend.config.sections.base import (
 from headend.domain.meter import Meter
 
 __all__ = ["PROTOCOLS_KNOWN", "PROTOCOLS_NOW", "MeterSection", "MetersFile"]
-
-_TWELVE_DIGITS = re.compile(r"[0-9]{12}")
 
 
 def _address(value: object) -> object:
@@ -70,12 +68,9 @@ class MeterSection(Section):
             return "profile", "a DL/T 645 meter has no profile of registers", "leave it out"
         if self.address is None:
             return "address", "is missing", "the twelve digits on the meter's plate, in quotes"
-        if not _TWELVE_DIGITS.fullmatch(self.address):
-            return (
-                "address",
-                f"{self.address!r} is not a meter address",
-                "twelve digits in quotes; a spreadsheet may have eaten leading zeros",
-            )
+        unfit = address_problem(self.protocol, self.address)
+        if unfit is not None:
+            return "address", unfit.message, unfit.hint
         if self.address == "999999999999":
             return "address", "all nines is the broadcast address; no meter answers it", ""
         return None
