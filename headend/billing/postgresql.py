@@ -112,7 +112,7 @@ class PostgresHome:
             "UNION ALL SELECT 'temporary tables' WHERE NOT pg_catalog.has_database_privilege("
             "pg_catalog.current_database(), 'TEMPORARY')"
         ).bindparams(bindparam("tables", sorted(metadata.tables)), deleted=dead_letter.name)
-        lacking = list(connection.execute(query).scalars())
+        lacking = sorted(connection.execute(query).scalars())
         if lacking:
             raise DatabaseAway(
                 f"{self.name}: the role lacks rights ({', '.join(lacking[:4])})",

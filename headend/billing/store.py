@@ -412,6 +412,11 @@ def _save_alarms(connection: Connection, work: _Work) -> None:
     count_up(connection, tables.alarm, rows, latest=("detail", "last_ms"))
 
 
+def _storable(said: str) -> str:
+    """Without the characters that not every database takes."""
+    return said.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+
+
 def _save_letters(connection: Connection, work: _Work) -> None:
     if not work.letters:
         return
@@ -424,7 +429,7 @@ def _save_letters(connection: Connection, work: _Work) -> None:
             *key,
             message.topic[:512],
             error.code,
-            str(error)[:512],
+            _storable(str(error))[:512],
             len(message.payload),
             message.payload[:DEAD_LETTER_BYTES].hex(),
             now_ms,

@@ -235,9 +235,12 @@ class Inbox:
     def url(self) -> str:
         return self.database.url
 
+    @staticmethod
+    def arrived(payload: bytes, headend: str = "he1") -> Arrived:
+        return Arrived(headend, f"meter/v1/{headend}/feed/billing", payload)
+
     def take(self, *payloads: bytes, headend: str = "he1"):
-        topic = f"meter/v1/{headend}/feed/billing"
-        return self.store.take([Arrived(headend, topic, payload) for payload in payloads])
+        return self.store.take([self.arrived(payload, headend) for payload in payloads])
 
     def rows(self, table: str, order: str = "1") -> list[tuple]:
         return self.database.rows(f"SELECT * FROM {table} ORDER BY {order}")

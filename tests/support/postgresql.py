@@ -26,6 +26,7 @@ from tests.support.mosquitto import free_port
 READY_S = 30.0
 ADMIN = "postgres"
 DATABASE = "billing"
+_HASTY = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
 
 
 def binaries() -> Path:
@@ -79,7 +80,8 @@ class PostgreSQL:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self.stop(signal.SIGQUIT)  # nothing of it is needed any more
+        if self.process is not None:
+            self.kill()  # nothing of it is needed any more
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def make(self) -> None:
@@ -94,9 +96,8 @@ class PostgreSQL:
             "unix_socket_directories": str(self.folder),
             "max_connections": "40",
             "shared_buffers": "64MB",
-            "autovacuum": "off",
             "logging_collector": "off",
-            **({} if self.durable else {"fsync": "off", "full_page_writes": "off"}),
+            **({} if self.durable else _HASTY),
             **self.settings,
         }
         with (self.data / "postgresql.conf").open("a") as file:
