@@ -1,19 +1,25 @@
 """What a broker refuses is noticed, alarmed once, never taken for delivered, delivered later."""
 
 import asyncio
+import json
 from dataclasses import replace
+from pathlib import Path
 
+import jsonschema
 import pytest
 from access_bench import FAST, QUICK, billing, delivered, head_end
 
+from headend.billing.views import BillingView
 from headend.domain.clock import SystemClock
 from headend.messages.broker import MqttVersion
 from headend.messages.connect_words import Code, Why
 from headend.messages.connection import Backoff, keep_connected
 from headend.messages.pipe import ConnectRefused, PipeLost, PublishRefused
+from headend.messages.records import encode
 from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import eventually
 
+SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 USERS = {"he1": "one", "billing": "two", "archive": "three"}
 HEADEND = (
     "readwrite meter/v1/he1/status",
@@ -81,6 +87,36 @@ async def test_a_refused_feed_is_alarmed_once_kept_and_delivered_when_allowed(tm
         # The alarm and its end are two records of the stream, and brought about nothing more.
         assert he.cursor().last_seq == 45 + 2
         await eventually(lambda: refused.receipts > 0)
+
+
+def shape(name):
+    return json.loads((SCHEMAS / f"{name}.schema.json").read_text())
+
+
+async def test_what_is_said_of_alarms_and_connections_has_its_described_shape(tmp_path, broker):
+    """The retained status, the daemon's answer, and billing's own status."""
+    forbid(broker, "he1", without(HEADEND, "feed/+"))
+    forbid(broker, "billing", without(BILLING, "receipts/billing"))
+    connection = shape("feed_status")["properties"]["connection"]
+    async with (
+        head_end(tmp_path, broker.spec("he1"), settings=SOON) as he,
+        billing(tmp_path, broker.spec("billing")) as bill,
+    ):
+        jsonschema.validate(he.publisher.report(), connection)
+        await he.write(5)
+        await eventually(lambda: he.has_events(RAISED, MISSED))
+        report = he.publisher.report()
+        jsonschema.validate(report, connection)
+        assert len(report["alarms"]) == 2
+        said = json.loads(encode(he.publisher.status(online=True)))
+        jsonschema.validate(said, shape("status"))
+        assert said["alarms"] == ["publish_refused", "receipts_missing"]
+        broker.allow("he1", "write meter/v1/he1/feed/+")
+        key = ("he1", "receipt_refused", RECEIPTS)
+        await eventually(lambda: key in bill.alarms())
+        with BillingView(bill.url) as view:
+            rows = [dict(row) for row in view.status()["alarms"]]
+        jsonschema.validate(rows, shape("billing_status")["properties"]["alarms"])
 
 
 async def test_an_acl_taken_away_while_running_is_noticed(tmp_path, broker):
