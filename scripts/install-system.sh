@@ -184,8 +184,10 @@ install_() {
         systemd-sysusers headend.conf
         systemd-tmpfiles --create headend.conf
     fi
-    if has_systemd && [ "$(state)" != "$before" ]; then
+    if has_systemd; then
         systemctl daemon-reload
+    fi
+    if has_systemd && [ "$(state)" != "$before" ]; then
         systemctl try-restart "${units[@]}" || fail "$version is installed, but a service does not" \
             "come up with it: journalctl -u headend -u headend-billing"
     fi

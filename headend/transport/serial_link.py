@@ -213,7 +213,9 @@ def _port_error(name: str, error: BaseException) -> PortGone | PortBusy:
     if code in (errno.EAGAIN, errno.EBUSY):
         msg = f"{name} is in use by another program: end it, or read through the running daemon"
         return PortBusy(msg, bus=name)
-    if code in (errno.EACCES, errno.EPERM):
+    if code == errno.EPERM:  # not a matter of the file's mode: the service may not have it at all
+        msg = f"{name} is kept from this service: allow its driver by DeviceAllow= in the unit"
+    elif code == errno.EACCES:
         msg = f"no permission for {name}: add this user to the group dialout and log in again"
     elif code in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
         msg = f"{name} is not there: plug the adapter in, or name it by its /dev/serial/by-path"

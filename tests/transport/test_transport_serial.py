@@ -176,6 +176,15 @@ async def test_a_port_without_permission_names_the_group(pair, monkeypatch):
         await make_link(SerialSpec(pair[1])).open(Collector())
 
 
+async def test_a_port_that_the_unit_keeps_from_the_service_names_the_unit(pair, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(module.serial, "Serial", refuse)
+    with pytest.raises(PortGone, match="DeviceAllow= in the unit"):
+        await make_link(SerialSpec(pair[1])).open(Collector())
+
+
 async def test_a_hang_up_is_told_once_and_the_port_is_closed_at_once(pair):
     ours, path = pair
     link = make_link(SerialSpec(path, parity="none"))
