@@ -237,6 +237,14 @@ class EnergyModel:
             base = self._bases[channel] = self._initial.get(channel, 0) - start
         return base + self._integral(channel, self.timeline.energy_ms(at_ms))
 
+    def since_midnight_nwh(self, channel: Channel, at_ms: int) -> int:
+        """What a channel has counted since the latest local midnight of energy time."""
+        energy_ms = self.timeline.energy_ms(at_ms)
+        midnight_ms = energy_ms - (energy_ms + self._offset_ms) % DAY_MS
+        return self._integral(channel, energy_ms) - self._integral(
+            channel, max(midnight_ms, self.timeline.origin_ms)
+        )
+
     def _integral(self, channel: Channel, energy_ms: int) -> int:
         """NWh from the start of the first day to an instant of energy time."""
         day, within = divmod(energy_ms + self._offset_ms, DAY_MS)

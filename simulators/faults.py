@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from random import Random
+from typing import Any
 
 from protocols.dlt645.frame import build, parse
 from simulators.wire import Transmission
@@ -29,7 +30,8 @@ class When:
     """On which of the requests that reach a meter a fault acts; all conditions together.
 
     `every` n: each n-th. `nth` with `count`: the n-th (from 1) and the ones behind it, `count` in
-    all. `from_ms` <= the meter's wall time < `until_ms`. `di`: only reads of that identifier.
+    all. `from_ms` <= the meter's wall time < `until_ms`. `di`: only reads of that identifier (on
+    Modbus of exactly these registers, `FUNCTION:ADDRESS:COUNT`).
     """
 
     every: int = 1
@@ -75,6 +77,7 @@ class Fault:
     when: When = field(default_factory=When)
     options: Mapping[str, str] = field(default_factory=dict)
     rng: Random = field(default_factory=lambda: seeded(0))
+    defaults: Mapping[str, str] = field(default_factory=dict)
     seen: int = 0
     memory: dict[str, Decimal] = field(default_factory=dict)
 
@@ -102,11 +105,11 @@ class Fault:
 
     def number(self, key: str) -> int:
         """An option as a whole number, or its default."""
-        return int(self.options.get(key, _DEFAULTS[self.name][key]))
+        return int(self.options.get(key, self.defaults[key]))
 
     def kwh(self) -> Decimal:
         """The option `kwh`, or its default."""
-        return Decimal(self.options.get("kwh", _DEFAULTS[self.name]["kwh"]))
+        return Decimal(self.options.get("kwh", self.defaults["kwh"]))
 
 
 # --- on registers ---------------------------------------------------------------------------
@@ -257,9 +260,14 @@ _REPLY_ACTS: Mapping[str, Callable[[Fault, Asked, _Sent], _Sent]] = {
 }
 FAULT_NAMES = (*_REGISTER_ACTS, *_PAYLOAD_ACTS, *_REPLY_ACTS)
 
-_DEFAULTS: Mapping[str, Mapping[str, str]] = {
+REGISTER_DEFAULTS: Mapping[str, Mapping[str, str]] = {
+    "stuck": {},
     "backward_register": {"kwh": "1"},
+    "one_bad_zero": {},
     "jump": {"kwh": "1000"},
+}
+_DEFAULTS: Mapping[str, Mapping[str, str]] = {
+    **REGISTER_DEFAULTS,
     "non_bcd": {"nibble": "10"},
     "short_payload": {"bytes": "1"},
     "long_payload": {"bytes": "1"},
@@ -270,17 +278,29 @@ _DEFAULTS: Mapping[str, Mapping[str, str]] = {
     "twice": {"delay_ms": "300"},
     "refuse": {"err": "2"},
 }
+DLT645_FAULTS: Mapping[str, Mapping[str, str]] = {
+    name: _DEFAULTS.get(name, {}) for name in FAULT_NAMES
+}
 _ONCE = frozenset({"one_bad_zero", "jump"})  # by their nature these happen and are gone
 _WHEN_KEYS = {"every", "nth", "count", "probability", "from_ms", "until_ms", "di"}
 
 
-def make_fault(name: str, *, rng: Random | None = None, **options: str | float) -> Fault:
-    """A fault by name; ValueError for an unknown name or key, or a value that is no number."""
-    if name not in FAULT_NAMES:
-        msg = f"no fault is called {name!r}; there are {', '.join(sorted(FAULT_NAMES))}"
+def make_fault(
+    name: str,
+    *,
+    table: Mapping[str, Mapping[str, str]] = DLT645_FAULTS,
+    rng: Random | None = None,
+    **options: str | float,
+) -> Fault:
+    """A fault by name; ValueError for an unknown name or key, or a value that is no number.
+
+    `table`: the names a kind of device knows, each with its options and their defaults.
+    """
+    if name not in table:
+        msg = f"no fault is called {name!r}; there are {', '.join(sorted(table))}"
         raise ValueError(msg)
     texts = {key: str(value) for key, value in options.items()}
-    known = _WHEN_KEYS | set(_DEFAULTS.get(name, {}))
+    known = _WHEN_KEYS | set(table[name])
     unknown = set(texts) - known
     if unknown:
         msg = f"{name} knows no {', '.join(sorted(unknown))}; it takes {', '.join(sorted(known))}"
@@ -289,12 +309,17 @@ def make_fault(name: str, *, rng: Random | None = None, **options: str | float) 
         texts.setdefault("nth", "1")
     when = _when({key: texts[key] for key in texts if key in _WHEN_KEYS})
     own = {key: texts[key] for key in texts if key not in _WHEN_KEYS}
-    fault = Fault(name, when, own, rng or seeded(0))
+    fault = Fault(name, when, own, rng or seeded(0), table[name])
     _check_options(fault)
     return fault
 
 
-def parse_fault(text: str, *, rng: Random | None = None) -> Fault:
+def parse_fault(
+    text: str,
+    *,
+    table: Mapping[str, Mapping[str, str]] = DLT645_FAULTS,
+    rng: Random | None = None,
+) -> Fault:
     """`NAME` or `NAME:key=value,...`; ValueError says what is wrong and what is known."""
     name, _, rest = text.partition(":")
     options: dict[str, str] = {}
@@ -304,7 +329,8 @@ def parse_fault(text: str, *, rng: Random | None = None) -> Fault:
             msg = f"in {text!r}: {part!r} should be key=value"
             raise ValueError(msg)
         options[key.strip()] = value.strip()
-    return make_fault(name.strip(), rng=rng, **options)
+    known: dict[str, Any] = options  # their names are the device's, not this function's
+    return make_fault(name.strip(), table=table, rng=rng, **known)
 
 
 def _when(texts: Mapping[str, str]) -> When:
@@ -331,7 +357,7 @@ def _when(texts: Mapping[str, str]) -> When:
 
 
 def _check_options(fault: Fault) -> None:
-    for key in _DEFAULTS.get(fault.name, {}):
+    for key in fault.defaults:
         if key == "kwh":
             try:
                 fault.kwh()

@@ -120,6 +120,11 @@ class Measured:
         shown = Decimal(-counts if nwh < 0 else counts).scaleb(-2)
         return Register(exact_kwh(nwh), shown)
 
+    def exact(self, point: str, at_ms: int) -> Decimal | None:
+        """As `value`, but of a register all of it: for meters whose steps are others."""
+        register = self.register(point, at_ms)
+        return self.value(point, at_ms) if register is None else register.exact
+
     def value(self, point: str, at_ms: int) -> Decimal | None:
         """Any number this meter can say; None when it has no such point."""
         register = self.register(point, at_ms)

@@ -26,7 +26,7 @@ from protocols.dlt645.meter import (
 )
 from protocols.dlt645.refusal import error_byte
 from simulators.energy import DAY_MS
-from simulators.faults import Asked, Fault, seeded
+from simulators.faults import Asked, Fault, parse_fault, seeded
 from simulators.measured import TARIFFS, Measured, Register
 from simulators.wire import Transmission
 
@@ -201,6 +201,10 @@ class Meter645:
     def add_fault(self, fault: Fault) -> None:
         """From the next request on. Faults act in the order they were added."""
         self.faults.append(fault)
+
+    def add_fault_text(self, text: str, seed: int) -> None:
+        """`add_fault` for a fault written as text; ValueError for one that is none."""
+        self.add_fault(parse_fault(text, rng=seeded(seed)))
 
     def clear_faults(self, name: str | None = None) -> None:
         """Take away the faults of a name, or all."""

@@ -9,10 +9,13 @@ from decimal import Decimal
 from math import isqrt
 from typing import Literal
 
+from protocols.modbus.register import DeviceProfile
 from simulators.curves import HOUSEHOLD, SHOP, LoadCurve, SolarCurve, mix
 from simulators.energy import NWH_A_KWH, Channel, Direction, EnergyModel, Supply, Timeline
+from simulators.inverter import make_inverter
 from simulators.measured import Measured
 from simulators.meter645 import Meter645, MeterClock, MeterSettings, TruthLog
+from simulators.modbus_meter import ModbusDevice, ModbusSettings
 
 Kind = Literal["single", "three", "pv", "pv3"]
 KINDS: tuple[Kind, ...] = ("single", "three", "pv", "pv3")
@@ -43,17 +46,19 @@ _WAYS: tuple[tuple[Direction, Direction, Direction], ...] = (
 )
 
 
-def make_supply(kind: Kind, seed: int) -> Supply:
-    """Loads and panels of a kind: sizes and unrest from the seed."""
+def make_supply(kind: Kind, seed: int, *, times: int = 1) -> Supply:
+    """Loads and panels of a kind: sizes and unrest from the seed; all powers `times` as large."""
     facts = FACTS[kind]
     shape = SHOP if kind == "three" else HOUSEHOLD
     loads = tuple(
-        LoadCurve(_between(facts.load_peak_w, seed, phase), shape, mix(seed, phase, 1))
+        LoadCurve(times * _between(facts.load_peak_w, seed, phase), shape, mix(seed, phase, 1))
         for phase in range(facts.phases)
     )
     weather = mix(seed, 99)  # one sky over all panels of a roof
     panels = tuple(
-        SolarCurve(_between(facts.panel_peak_w, seed, phase, 2), weather) if facts.has_pv else None
+        SolarCurve(times * _between(facts.panel_peak_w, seed, phase, 2), weather)
+        if facts.has_pv
+        else None
         for phase in range(facts.phases)
     )
     return Supply(loads, panels, tan_phi_mille=100 + mix(seed, 3) % 250)
@@ -110,6 +115,59 @@ def make_meter(
         ),
         truth_log=truth_log,
     )
+
+
+def make_modbus_meter(
+    kind: Kind,
+    settings: ModbusSettings,
+    profile: DeviceProfile,
+    *,
+    timeline: Timeline,
+    clock: Callable[[], int],
+    utc_offset_min: int = 480,
+    initial: dict[Channel, int] | None = None,
+    truth_log: TruthLog | None = None,
+) -> ModbusDevice:
+    """A Modbus meter of a kind. Behind transformers flows CT x PT times what a home draws.
+
+    `initial` are contents of the primary side.
+    """
+    times = int(settings.ct * settings.pt)
+    if times != settings.ct * settings.pt:
+        msg = f"a simulated meter's ratios make a whole number, not {settings.ct * settings.pt}"
+        raise ValueError(msg)
+    if initial is None:
+        initial = {c: nwh * times for c, nwh in make_initial(kind, settings.seed).items()}
+    model = EnergyModel(
+        make_supply(kind, settings.seed, times=times),
+        timeline,
+        initial=initial,
+        utc_offset_min=utc_offset_min,
+    )
+    source = Measured(model, seed=settings.seed)
+    return ModbusDevice(settings, profile, source, clock=clock, truth_log=truth_log)
+
+
+def make_modbus_inverter(
+    settings: ModbusSettings,
+    profile: DeviceProfile,
+    *,
+    timeline: Timeline,
+    clock: Callable[[], int],
+    utc_offset_min: int = 480,
+    rated_w: int = 15_000,
+    initial_kwh: Decimal | None = None,
+    truth_log: TruthLog | None = None,
+) -> ModbusDevice:
+    """An inverter of a size with its registers."""
+    source = make_inverter(
+        timeline=timeline,
+        rated_w=rated_w,
+        seed=settings.seed,
+        utc_offset_min=utc_offset_min,
+        initial_kwh=initial_kwh,
+    )
+    return ModbusDevice(settings, profile, source, clock=clock, truth_log=truth_log)
 
 
 def _between(ends: tuple[int, int], *parts: int) -> int:

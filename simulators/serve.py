@@ -49,6 +49,8 @@ class PtyServer:
         baud: int = 2400,
         chunk: int | None = CHUNK,
         echo: bool = False,
+        overhear: bool = False,
+        parity: str = "even",
         to_station: Damager | None = None,
         to_master: Damager | None = None,
     ) -> None:
@@ -57,8 +59,10 @@ class PtyServer:
         self.dropped = 0  # bytes nobody read in time: a line does not wait
         self._station = station
         self._baud = baud
+        self._parity = parity
         self._chunk = chunk
         self._echo = echo
+        self._overhear = overhear
         self._damage = (to_station, to_master)
         self._line: Line | None = None
         self._fds: tuple[int, int] | None = None
@@ -66,7 +70,7 @@ class PtyServer:
     @property
     def where(self) -> str:
         """The link URL, once started."""
-        return f"serial://{self.path or self.device}?baud={self._baud}&parity=even&stop=1"
+        return f"serial://{self.path or self.device}?baud={self._baud}&parity={self._parity}&stop=1"
 
     @property
     def line(self) -> Line:
@@ -105,6 +109,7 @@ class PtyServer:
             baud=self._baud,
             chunk=self._chunk,
             echo=self._echo,
+            overhear=self._overhear,
             to_station=self._damage[0],
             to_master=self._damage[1],
         )
@@ -173,6 +178,7 @@ class TcpServer:
         baud: int | None = None,
         chunk: int | None = None,
         echo: bool = False,
+        overhear: bool = False,
         to_station: Damager | None = None,
         to_master: Damager | None = None,
     ) -> None:
@@ -183,6 +189,7 @@ class TcpServer:
         self._baud = baud
         self._chunk = chunk
         self._echo = echo
+        self._overhear = overhear
         self._damage = (to_station, to_master)
         self._line: Line | None = None
         self._server: asyncio.Server | None = None
@@ -215,6 +222,7 @@ class TcpServer:
             baud=self._baud,
             chunk=self._chunk,
             echo=self._echo,
+            overhear=self._overhear,
             to_station=self._damage[0],
             to_master=self._damage[1],
         )

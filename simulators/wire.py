@@ -75,7 +75,8 @@ class Line:
 
     `deliver(data, bad)` gets what reaches the master; in pieces of `chunk` characters, each at the
     instant its last character is over (None = whole transmissions). `echo`: the master hears its
-    own bytes. `to_station` / `to_master` damage what passes in that direction.
+    own bytes. `overhear`: stations hear each other, as on one pair of wires; what they make of it
+    is theirs to say. `to_station` / `to_master` damage what passes in that direction.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Line:
         baud: int | None = None,
         chunk: int | None = None,
         echo: bool = False,
+        overhear: bool = False,
         to_station: Damager | None = None,
         to_master: Damager | None = None,
     ) -> None:
@@ -94,6 +96,7 @@ class Line:
         self.to_station = to_station
         self.to_master = to_master
         self.echo = echo
+        self.overhear = overhear
         self.char_s = char_seconds(baud)
         self.collisions = 0
         self._deliver = deliver
@@ -123,7 +126,7 @@ class Line:
         self._air.clear()
 
     def _arrive(self, air: _OnAir) -> None:
-        """The last byte of what the master sent is over: the stations have heard it."""
+        """The last byte of a transmission is over: the stations have heard it."""
         if not self._open:
             return
         if air.start - self._heard_until > TB_S or isinstance(self._schedule, AtOnce):
@@ -137,6 +140,8 @@ class Line:
         for index, spoken in enumerate(batch):
             self._collide(spoken, at_once=batch[:index])
             self._plan(spoken)
+            if self.overhear:
+                self._schedule.at(spoken.end, partial(self._arrive, spoken))
 
     def _transmission(self, after: float, reply: Transmission) -> _OnAir:
         seen = self.to_master(reply.data) if self.to_master else Damaged(reply.data)
@@ -204,6 +209,7 @@ class WireLink:
         parity_seen: bool = True,
         chunk: int | None = None,
         echo: bool = False,
+        overhear: bool = False,
         to_station: Damager | None = None,
         to_master: Damager | None = None,
         gone: Callable[[str], Exception] = ConnectionResetError,
@@ -219,6 +225,7 @@ class WireLink:
             baud=baud,
             chunk=chunk,
             echo=echo,
+            overhear=overhear,
             to_station=to_station,
             to_master=to_master,
         )
