@@ -1,28 +1,36 @@
-"""A running street asked and steered from another process, over a Unix socket.
+"""Running devices asked and steered from another process, over a Unix socket.
 
 One JSON object a line each way: `{"do": "truth", "points": [...]}`, `{"do": "off"}`,
 `{"do": "fault", "meter": "M-0001", "fault": "late_reply:every=5"}`; answers bear `"ok"`. What can
-be asked: `Street.command`.
+be asked: `steering`, and of a street its `plan`.
 """
 
 import asyncio
 import contextlib
 import json
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from simulators.measured import Register
-from simulators.street import Street
 
 _COMMAND_MAX = 65_536
 _ANSWER_MAX = 2**24
 
 
-class ControlServer:
-    """A street's control socket: one JSON object a line in, one out. For the owner only."""
+class Commanded(Protocol):
+    """What a control socket hands its commands to: a `Street`, or `Steering` of single devices."""
 
-    def __init__(self, street: Street, path: Path) -> None:
+    def command(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Do it; KeyError, ValueError, TypeError for what cannot be done."""
+        ...
+
+
+class ControlServer:
+    """A control socket: one JSON object a line in, one out. For the owner only."""
+
+    def __init__(self, street: Commanded, path: Path) -> None:
         self._street = street
         self.path = path
         self._server: asyncio.Server | None = None

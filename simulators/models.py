@@ -91,17 +91,21 @@ def make_meter(
     timeline: Timeline,
     clock: Callable[[], int],
     utc_offset_min: int = 480,
+    sun_offset_min: int | None = None,
     drift_ppm: int = 0,
     clock_error_ms: int = 0,
     initial: dict[Channel, int] | None = None,
     truth_log: TruthLog | None = None,
 ) -> Meter645:
-    """A meter of a kind; everything about it follows from `settings.seed`."""
+    """A meter of a kind; everything about it follows from `settings.seed`.
+
+    `sun_offset_min`: what places the midnight of loads and panels, where it is not the meter's.
+    """
     model = EnergyModel(
         make_supply(kind, settings.seed),
         timeline,
         initial=make_initial(kind, settings.seed) if initial is None else initial,
-        utc_offset_min=utc_offset_min,
+        utc_offset_min=utc_offset_min if sun_offset_min is None else sun_offset_min,
     )
     return Meter645(
         settings,
