@@ -3,27 +3,27 @@
 import select
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Self
 
 CHUNK = 1 << 16
 TICK_S = 0.05
-ANSWER_S = 0.2
+ANSWER_S = 0.1
 
 
 @dataclass
 class BreakingLine:
     """Passes bytes on until told otherwise. `with BreakingLine(port) as line:`
 
-    `break_at(n)`: the n-th piece that the program sends from now on does not arrive, and the line
-    breaks. With `answered` it does arrive and is answered, and the answer is lost.
+    `break_at(n)`: the n-th message that the program sends from now on does not arrive, and the
+    line breaks. With `answered` it does arrive and is answered, and the answer is lost.
     """
 
     server_port: int
     rewrite: Callable[[bytes], bytes] = lambda answer: answer
     port: int = 0
-    pieces: int = 0
+    messages: int = 0
     _at: int | None = None
     _answered: bool = False
     _keep_server: bool = False
@@ -45,10 +45,10 @@ class BreakingLine:
         for kept in self._kept:
             kept.close()
 
-    def break_at(self, piece: int, *, answered: bool = False, keep_server: bool = False) -> None:
+    def break_at(self, message: int, *, answered: bool = False, keep_server: bool = False) -> None:
         """Arm it, once. `keep_server`: the server does not hear of it, as when a cable is cut."""
-        self.pieces = 0
-        self._at, self._answered, self._keep_server = piece, answered, keep_server
+        self.messages = 0
+        self._at, self._answered, self._keep_server = message, answered, keep_server
 
     def url(self, role: str, database: str = "billing") -> str:
         """For the program."""
@@ -71,11 +71,20 @@ class BreakingLine:
         except OSError:
             client.close()
             return
+        for end in (client, server):  # messages go out one by one: none may wait for the next
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        said = bytearray()
         try:
             while not self._ended.is_set():
                 for ready in select.select([client, server], [], [], TICK_S)[0]:
                     data = ready.recv(CHUNK)
-                    if not data or not self._handle(ready is client, data, client, server):
+                    if not data:
+                        return
+                    if ready is server:
+                        client.sendall(self.rewrite(data))
+                        continue
+                    said += data
+                    if not all(self._forward(one, server) for one in _whole_messages(said)):
                         return
         except OSError:
             return
@@ -84,22 +93,29 @@ class BreakingLine:
             if server not in self._kept:
                 server.close()
 
-    def _handle(
-        self, is_from_client: bool, data: bytes, client: socket.socket, server: socket.socket
-    ) -> bool:
-        """Pass a piece on; False when the line is to break."""
-        if not is_from_client:
-            client.sendall(self.rewrite(data))
-            return True
-        self.pieces += 1
-        if self._at is None or self.pieces < self._at:
-            server.sendall(data)
+    def _forward(self, message: bytes, server: socket.socket) -> bool:
+        """Pass a message on; False when the line is to break."""
+        self.messages += 1
+        if self._at is None or self.messages < self._at:
+            server.sendall(message)
             return True
         self._at = None
         if self._answered:
-            server.sendall(data)
-            # A piece that is only the beginning of a statement has no answer.
+            server.sendall(message)
+            # One that is only the beginning of a statement has no answer.
             select.select([server], [], [], ANSWER_S)
         if self._keep_server:
             self._kept.append(server)
         return False
+
+
+def _whole_messages(buffer: bytearray) -> Iterator[bytes]:
+    """Takes them off the buffer: a letter and a length; the very first ones have no letter."""
+    while len(buffer) >= 5:
+        letter = 1 if buffer[0] else 0
+        size = letter + int.from_bytes(buffer[letter : letter + 4], "big")
+        if len(buffer) < size:
+            return
+        message = bytes(buffer[:size])
+        del buffer[:size]
+        yield message

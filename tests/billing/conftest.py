@@ -1,5 +1,8 @@
 """Every test that takes `database` or `inbox` runs on both databases."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack
+
 import pytest
 from billing_builder import Inbox
 from billing_databases import Database, PostgresDatabase, SqliteDatabase
@@ -14,24 +17,36 @@ def postgresql_server():
         yield server
 
 
+@pytest.fixture(scope="session")
+def durable_server():
+    """One for tests that kill it; each leaves it running."""
+    with PostgreSQL(durable=True) as server:
+        yield server
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database(request, tmp_path) -> Database:
+def database(request, tmp_path) -> Iterator[Database]:
     """A database that is not there yet, or an empty one."""
     if request.param == "sqlite":
-        return SqliteDatabase(tmp_path / "billing.db")
-    return PostgresDatabase(request.getfixturevalue("postgresql_server").place())
+        yield SqliteDatabase(tmp_path / "billing.db")
+        return
+    server = request.getfixturevalue("postgresql_server")
+    with PostgresDatabase(server.place()).kept() as made:
+        yield made
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
 def one_inbox(request, tmp_path_factory):
     """One for many examples, each of which empties it."""
-    if request.param == "sqlite":
-        made = Inbox(SqliteDatabase(tmp_path_factory.mktemp("model") / "billing.db"))
-    else:
-        server = request.getfixturevalue("postgresql_server")
-        made = Inbox(PostgresDatabase(server.place()))
-    yield made
-    made.close()
+    with ExitStack() as held:
+        if request.param == "sqlite":
+            database = SqliteDatabase(tmp_path_factory.mktemp("model") / "billing.db")
+        else:
+            server = request.getfixturevalue("postgresql_server")
+            database = held.enter_context(PostgresDatabase(server.place()).kept())
+        made = Inbox(database)
+        yield made
+        made.close()
 
 
 @pytest.fixture
@@ -41,9 +56,10 @@ def sqlite(tmp_path) -> SqliteDatabase:
 
 
 @pytest.fixture
-def postgresql(postgresql_server) -> PostgresDatabase:
+def postgresql(postgresql_server) -> Iterator[PostgresDatabase]:
     """What is true of servers only."""
-    return PostgresDatabase(postgresql_server.place())
+    with PostgresDatabase(postgresql_server.place()).kept() as made:
+        yield made
 
 
 @pytest.fixture

@@ -13,16 +13,16 @@ from headend.billing import postgresql as postgresql_module
 from headend.billing.database import BillingDatabaseError, DatabaseAway, DatabaseBusy
 from headend.billing.store_thread import StoreThread
 from headend.domain.clock import SystemClock
-from tests.support.postgresql import PostgreSQL
 from tests.support.waiting import eventually
 
 A = ("he1", EPOCH_A)
 
 
-@pytest.fixture(scope="module")
-def server():
-    with PostgreSQL(durable=True) as running:
-        yield running
+@pytest.fixture
+def server(durable_server):
+    yield durable_server
+    if durable_server.process is None:
+        durable_server.start()
 
 
 @pytest.fixture
@@ -31,8 +31,6 @@ def outer(server):
     made = Inbox(PostgresDatabase(server.place()))
     yield made
     made.close()
-    if server.process is None:
-        server.start()
 
 
 @pytest.fixture
@@ -102,36 +100,36 @@ def test_a_server_that_goes_and_comes_back_has_what_was_receipted(outer, server,
 
 
 def test_wherever_the_line_breaks_in_a_transaction_it_has_happened_or_not(lined):
-    """Each piece that is sent for one transaction, from its first to the commit."""
+    """At each message that is sent for one transaction, from its first to the commit."""
     through = 0
     for _ in range(2):
         lined.line.break_at(10_000)
         lined.take(reads(through + 1, through + 20))
         through += 20
-    pieces = lined.line.pieces
-    assert pieces >= 4
+    messages = lined.line.messages
+    assert messages >= 4
     happened = set()
     for answered in (False, True):
-        for piece in range(1, pieces + 1):
+        for message in range(1, messages + 1):
             group = reads(through + 1, through + 20)
-            lined.line.break_at(piece, answered=answered)
+            lined.line.break_at(message, answered=answered)
             with pytest.raises(DatabaseAway):
                 lined.take(group)
             again = lined.take(group)  # begins when the server has ended the lost session
             assert again.receipts == {A: through + 20}
             assert again.counts.new + again.counts.known == 20
             assert again.counts.new in (0, 20)
-            happened.add((piece, answered, again.counts.new == 0))
+            happened.add((message, answered, again.counts.new == 0))
             through += 20
             holds(lined, through)
     # Only an answered commit has happened.
-    assert {case for case in happened if case[2]} == {(pieces, True, True)}
+    assert {case for case in happened if case[2]} == {(messages, True, True)}
 
 
 def test_a_line_that_is_cut_without_the_server_hearing_of_it_is_taken_over(lined):
     """Its session would hold the writer's lock until the server's keep-alives give it up."""
     lined.take(reads(1, 4))
-    lined.line.break_at(2, keep_server=True)
+    lined.line.break_at(5, keep_server=True)
     with pytest.raises(DatabaseAway):
         lined.take(reads(5, 8))
     assert len(sessions(lined)) == 1

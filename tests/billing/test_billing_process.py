@@ -2,19 +2,15 @@
 
 import asyncio
 import json
-import os
 import random
 import signal
 import sqlite3
-import sys
-from decimal import Decimal
 from pathlib import Path
 
 import jsonschema
 import psycopg
 import pytest
 from billing_builder import (
-    EPOCH_A,
     EXPORT,
     IMPORT,
     MINUTE,
@@ -29,6 +25,7 @@ from billing_builder import (
 )
 from billing_databases import Database
 from billing_headend import scripted_headend
+from billing_run import Process, configuration, holds_every_record_once
 
 from headend.cli.main import main
 from headend.domain.clock import iso
@@ -37,25 +34,6 @@ from tests.support.waiting import eventually
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 DAY_MS = 86_400_000
-
-
-def configuration(folder: Path, database: Database):
-    """Writes a configuration file; SQLite's path is given as people do, relative to it."""
-    url = database.url
-    if database.kind == "sqlite":
-        url = f"sqlite:///./{database.path.relative_to(folder)}"
-
-    def write(port: int = 1883) -> Path:
-        path = folder / "headend.yaml"
-        path.write_text(
-            "headend: {name: he1, zone: Asia/Shanghai, data: ./data}\n"
-            f'feed: {{broker: "mqtt://127.0.0.1:{port}", '
-            "consumers: [{name: billing, classes: [billing, events]}]}\n"
-            f'billing: {{database: "{url}", name: billing, headends: [he1]}}\n'
-        )
-        return path
-
-    return write
 
 
 @pytest.fixture
@@ -216,37 +194,6 @@ def test_a_damaged_file_is_reported_and_kept(sqlite, tmp_path, capsys):
 # --- the process -----------------------------------------------------------------------------
 
 
-class Process:
-    """`headend billing run` in a process of its own, with its standard error read."""
-
-    def __init__(self, config: Path) -> None:
-        self.config = config
-        self.process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        command = (sys.executable, "-m", "headend.cli.main", "billing", "run", "--config")
-        self.process = await asyncio.create_subprocess_exec(
-            *command, str(self.config), stderr=asyncio.subprocess.PIPE
-        )
-        assert self.process.stderr is not None
-        async with asyncio.timeout(20):
-            while True:
-                line = await self.process.stderr.readline()
-                assert line, "ended before it was ready"
-                if line.startswith(b"READY billing"):
-                    break
-        self._rest = asyncio.create_task(self.process.stderr.read())
-
-    async def end(self, number: int) -> int:
-        assert self.process is not None
-        if self.process.returncode is None:
-            os.kill(self.process.pid, number)
-        async with asyncio.timeout(10):
-            code = await self.process.wait()
-        self.stderr = (await self._rest).decode()
-        return code
-
-
 async def test_sigterm_ends_the_process_cleanly(config, tmp_path):
     with Mosquitto(tmp_path / "broker") as broker:
         process = Process(config(broker.port))
@@ -307,14 +254,4 @@ async def test_killed_again_and_again_every_record_counts_once(config, database,
             await he1.announce()
             await eventually(lambda: he1.receipted == 1200)
             assert await process.end(signal.SIGTERM) == 0
-    _holds_every_record_once(database, he1.records)
-
-
-def _holds_every_record_once(database, records):
-    held = database.rows("SELECT read_id, value, epoch FROM reading")
-    for table, count in (("reading_history", 0), ("conflict", 0), ("exchange", len(records))):
-        assert database.rows(f"SELECT count(*) FROM {table}") == [(count,)], table
-    assert len(held) == len(records)
-    assert {read_id for read_id, _, _ in held} == {r.read_id for r in records}
-    assert sum(Decimal(value) for _, value, _ in held) == sum(Decimal(r.value) for r in records)
-    assert {epoch for _, _, epoch in held} == {EPOCH_A}
+    holds_every_record_once(database, he1.records)
