@@ -10,18 +10,27 @@ import signal
 import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
-from datetime import timedelta
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from headend.cli import simulate_modbus
 from headend.cli.output import print_json
-from headend.domain.clock import SystemClock, to_datetime
+from headend.cli.simulate_options import (
+    as_address,
+    as_host_port,
+    as_kwh,
+    as_whole,
+    as_zone,
+    initial_registers,
+    offset_min,
+    street_profiles,
+    timeline_of,
+)
+from headend.domain.clock import SystemClock
 from headend.domain.errors import ConfigError
 
 if TYPE_CHECKING:
-    from simulators.energy import Channel, Direction, Timeline
+    from simulators.energy import Timeline
     from simulators.meter645 import Meter645, TruthLog
     from simulators.serve import Server
 
@@ -33,13 +42,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(metavar="KIND", dest="kind_of_device", required=True)
     meter = kinds.add_parser("dlt645", help="DL/T 645-2007 meters on one bus", allow_abbrev=False)
     _add_meter_arguments(meter)
+    modbus = kinds.add_parser(
+        "modbus", help="Modbus meters and inverters on a line or a TCP port", allow_abbrev=False
+    )
+    simulate_modbus.add_arguments(modbus)
     street = kinds.add_parser(
         "street", help="homes, shops and panels on several buses", allow_abbrev=False
     )
     _add_street_arguments(street)
-    for one in (meter, street):
+    for one in (meter, modbus, street):
         one.add_argument("--seed", type=int, default=1, help="same seed, same meters (default 1)")
-        one.add_argument("--zone", type=_zone, default="Asia/Shanghai", help="the meters' zone")
+        one.add_argument("--zone", type=as_zone, default="Asia/Shanghai", help="the meters' zone")
         one.add_argument(
             "--truth-log", type=Path, metavar="FILE", help="every value served goes here"
         )
@@ -47,33 +60,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_meter_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--address", type=_address, action="append", help="twelve digits; once for each meter")
+    add("--address", type=as_address, action="append", help="twelve digits; once for each meter")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--pty", type=Path, metavar="PATH", help="a pty, under this symlink")
-    where.add_argument("--tcp", type=_host_port, metavar="HOST:PORT", help="a TCP port (0 = any)")
+    where.add_argument("--tcp", type=as_host_port, metavar="HOST:PORT", help="a TCP port (0 = any)")
     add("--kind", choices=_KINDS, default="single", help="connection and what hangs behind it")
-    add("--baud", type=_whole(0), help="line speed (pty: 2400; TCP: none)")
-    add("--delay-ms", type=_whole(0), default=100, help="pause before a reply (default 100)")
-    add("--wakeup", type=_whole(0), default=0, help="FE bytes before a reply (0..4)")
+    add("--baud", type=as_whole(0), help="line speed (pty: 2400; TCP: none)")
+    add("--delay-ms", type=as_whole(0), default=100, help="pause before a reply (default 100)")
+    add("--wakeup", type=as_whole(0), default=0, help="FE bytes before a reply (0..4)")
     add("--fault", action="append", default=[], metavar="NAME[:key=value,...]", type=_fault)
-    add("--speed", type=_whole(0), default=1, help="energy runs this much faster; 0 = stands still")
-    add("--import-kwh", type=_kwh, metavar="KWH", help="active import at the start, in tariff 1")
-    add("--export-kwh", type=_kwh, metavar="KWH", help="active export at the start, in tariff 1")
+    add(
+        "--speed",
+        type=as_whole(0),
+        default=1,
+        help="energy runs this much faster; 0 = stands still",
+    )
+    add("--import-kwh", type=as_kwh, metavar="KWH", help="active import at the start, in tariff 1")
+    add("--export-kwh", type=as_kwh, metavar="KWH", help="active export at the start, in tariff 1")
     add("--drift-ppm", type=int, default=0, help="the meter's clock: + is fast")
     add("--clock-error-s", type=int, default=0, help="the meter's clock: + is ahead")
 
 
 def _add_street_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--meters", type=_whole(1), default=8)
-    add("--buses-pty", type=_whole(0), default=2)
-    add("--buses-tcp", type=_whole(0), default=1)
+    add("--meters", type=as_whole(1), default=8)
+    add("--buses-pty", type=as_whole(0), default=2)
+    add("--buses-tcp", type=as_whole(0), default=1)
     add(
         "--dir", type=Path, metavar="D", help="for symlinks and control socket (default: a new one)"
     )
-    add("--speed", type=_whole(1), default=1, help="energy runs this much faster")
-    add("--baud", type=_whole(1), default=9600)
-    add("--delay-ms", type=_whole(0), default=60, help="pause before a reply, at least")
+    add("--speed", type=as_whole(1), default=1, help="energy runs this much faster")
+    add("--baud", type=as_whole(1), default=9600)
+    add("--delay-ms", type=as_whole(0), default=60, help="pause before a reply, at least")
+    add("--modbus", action="store_true", help="with Modbus meters on the pairs, and a gateway")
     add("--json", action="store_true", help="accepted for programs; READY is JSON anyway")
 
 
@@ -92,7 +111,8 @@ def run(args: argparse.Namespace) -> int:
             directory.mkdir(parents=True, exist_ok=True)
             asyncio.run(_until_stopped(lambda: _street(args, directory, log)))
         else:
-            asyncio.run(_until_stopped(lambda: _meters(args, log)))
+            start = simulate_modbus.start if args.kind_of_device == "modbus" else _meters
+            asyncio.run(_until_stopped(lambda: start(args, log)))
     return 0
 
 
@@ -107,16 +127,10 @@ async def _until_stopped(start: Callable[[], Awaitable[AsyncExitStack]]) -> None
 
 
 async def _meters(args: argparse.Namespace, log: "TruthLog | None") -> AsyncExitStack:
-    from simulators.energy import Timeline  # noqa: PLC0415 - the parser must not pay for it
-    from simulators.meterbus import MeterBus  # noqa: PLC0415
-    from simulators.street import PAST_DAYS  # noqa: PLC0415
+    from simulators.meterbus import MeterBus  # noqa: PLC0415 - the parser must not pay for it
 
-    now_ms = SystemClock().now_ms()
-    # Registers that were told hold as told when the meter is ready: nothing flowed before.
     told = args.import_kwh is not None or args.export_kwh is not None
-    origin_ms = _midnight_ms(now_ms, args.zone) - PAST_DAYS * 86_400_000 - 1
-    timeline = Timeline(origin_ms, speed=0 if told else 1)
-    timeline.change(now_ms, args.speed)
+    timeline = timeline_of(args, SystemClock().now_ms(), told=told)
     addresses = args.address or ["000000000001"]
     bus = MeterBus(
         _meter(args, address, number, timeline, log) for number, address in enumerate(addresses)
@@ -158,30 +172,15 @@ def _meter(
         MeterSettings(address, reply_delay_ms=args.delay_ms, wakeup=args.wakeup, seed=seed),
         timeline=timeline,
         clock=SystemClock().now_ms,
-        utc_offset_min=_offset_min(SystemClock().now_ms(), args.zone),
+        utc_offset_min=offset_min(SystemClock().now_ms(), args.zone),
         drift_ppm=args.drift_ppm,
         clock_error_ms=args.clock_error_s * 1000,
-        initial=_initial(args, make_initial(args.kind, seed)),
+        initial=initial_registers(args, make_initial(args.kind, seed)),
         truth_log=log,
     )
     for index, text in enumerate(args.fault):
         meter.add_fault(parse_fault(text, rng=seeded(mix(seed, index))))
     return meter
-
-
-def _initial(args: argparse.Namespace, initial: "dict[Channel, int]") -> "dict[Channel, int]":
-    """The seed's registers, or those the user wants: all of it in tariff 1."""
-    from simulators.energy import NWH_A_KWH, Channel  # noqa: PLC0415
-
-    wanted: dict[Direction, Decimal | None] = {
-        "import": args.import_kwh,
-        "export": args.export_kwh,
-    }
-    for direction, kwh in wanted.items():
-        if kwh is not None:
-            for tariff in range(1, 5):
-                initial[Channel(direction, tariff)] = int(kwh * NWH_A_KWH) if tariff == 1 else 0
-    return initial
 
 
 async def _street(
@@ -201,71 +200,23 @@ async def _street(
             directory=directory,
             speed=args.speed,
             baud=args.baud,
-            utc_offset_min=_offset_min(clock.now_ms(), args.zone),
+            utc_offset_min=offset_min(clock.now_ms(), args.zone),
             reply_delay_ms=args.delay_ms,
+            modbus=args.modbus,
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error
     stack = AsyncExitStack()
-    street = await stack.enter_async_context(Street(plan, clock=clock.now_ms, truth_log=log))
+    profiles = street_profiles(plan)
+    street = await stack.enter_async_context(
+        Street(plan, clock=clock.now_ms, profiles=profiles, truth_log=log)
+    )
     control = ControlServer(street, directory / "street.sock")
     await control.start()
     stack.push_async_callback(control.close)
     print("READY", end=" ")
     print_json({**street.plan.to_json(), "control": str(control.path.absolute())})
     return stack
-
-
-def _offset_min(at_ms: int, zone: ZoneInfo) -> int:
-    """The zone's present offset: a meter keeps one, and knows no summer time."""
-    offset = to_datetime(at_ms).astimezone(zone).utcoffset()
-    assert offset is not None
-    return offset // timedelta(minutes=1)
-
-
-def _midnight_ms(at_ms: int, zone: ZoneInfo) -> int:
-    """The latest local midnight at the zone's present offset."""
-    local_ms = at_ms + _offset_min(at_ms, zone) * 60_000
-    return at_ms - local_ms % 86_400_000
-
-
-def _zone(text: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(text)
-    except (ZoneInfoNotFoundError, ValueError):
-        raise argparse.ArgumentTypeError(f"there is no time zone {text!r}") from None
-
-
-def _address(text: str) -> str:
-    if len(text) != 12 or not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"an address has twelve digits, not {text!r}")
-    return text
-
-
-def _host_port(text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65_535:
-        raise argparse.ArgumentTypeError(f"HOST:PORT is wanted, not {text!r}")
-    return host.strip("[]") or "127.0.0.1", int(port)
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"a whole number from {least} on, not {text!r}")
-        return int(text)
-
-    return parse
-
-
-def _kwh(text: str) -> Decimal:
-    try:
-        kwh = Decimal(text)
-    except InvalidOperation:
-        kwh = Decimal(-1)
-    if not 0 <= kwh < 1_000_000:
-        raise argparse.ArgumentTypeError(f"kWh from 0 to below 1000000, not {text!r}")
-    return kwh
 
 
 def _fault(text: str) -> str:

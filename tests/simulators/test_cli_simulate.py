@@ -124,6 +124,11 @@ async def test_a_street_without_a_directory_cleans_up_the_one_it_made():
         ["dlt645", "--tcp", "127.0.0.1:1", "--pty", "x"],
         ["dlt645", "--import-kwh", "1000000"],
         ["dlt645", "--zone", "Mars/Olympus"],
+        ["modbus", "--fault", "wrong_checksum"],
+        ["modbus", "--unit", "256"],
+        ["modbus", "--device", "sungrow_sg"],
+        ["modbus", "--ct", "0"],
+        ["modbus", "--modbus-tcp", "127.0.0.1:1", "--tcp", "127.0.0.1:2"],
         ["street", "--speed", "0"],
         ["toaster"],
         [],
@@ -139,6 +144,18 @@ def test_arguments_that_cannot_be_are_usage_errors(arguments, capsys):
 def test_a_street_with_fewer_meters_than_buses_is_a_usage_error(tmp_path, capsys):
     assert main(["simulate", "street", "--meters", "1", "--dir", str(tmp_path)]) == 2
     assert "make no street" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--profile", "eastron_sdm63"], "eastron_sdm630"),
+        (["--device", "1:sungrow_sg", "--unit", "1"], "a unit is there once"),
+    ],
+)
+def test_modbus_devices_that_cannot_be_are_usage_errors(arguments, told, capsys):
+    assert main(["simulate", "modbus", *arguments]) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_a_place_that_is_taken_is_a_port_error(tmp_path, capsys):
