@@ -28,7 +28,8 @@ from headend.config.database_url import parse_database
 from headend.domain.errors import ConfigError
 from tests.support.postgresql import PostgreSQL, binaries
 
-ROOT = Path(__file__).parents[2]
+EXAMPLE = Path(__file__).parents[2] / "config" / "postgresql"
+A = ("he1", EPOCH_A)
 SECRET = "s3cret-word"
 
 
@@ -298,27 +299,65 @@ def test_a_server_that_speaks_another_language_is_understood_by_what_it_asked_fo
 # --- the files in config/ ---------------------------------------------------------------------
 
 
-def test_the_example_sets_up_what_billing_needs_and_no_more(tmp_path):
+@pytest.fixture(scope="module")
+def made_by_example():
+    """A server on which `setup.sql` was run as it stands."""
     with PostgreSQL() as server:
-        command = [binaries() / "psql", "-v", "ON_ERROR_STOP=1", "-q", "-d", "postgres"]
-        command += ["-h", server.folder, "-p", str(server.port), "-U", "postgres"]
-        command += ["-f", ROOT / "config" / "postgresql" / "setup.sql"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-        assert (done.returncode, done.stderr) == (0, "")
-        text = (ROOT / "config" / "postgresql" / "billing.yaml").read_text()
-        assert "?host=/run/postgresql" in text
-        here = text.replace("@/headend", f"@:{server.port}/headend")
-        config = tmp_path / "billing.yaml"
-        config.write_text(here.replace("/run/postgresql", str(server.folder)))
-        store = Inbox(_Configured(configured_database(load_config(config))))
-        assert store.take(reads(1, 4)).receipts == {("he1", EPOCH_A): 4}
+        tool(server, "psql", "-v", "ON_ERROR_STOP=1", "-q", "-f", EXAMPLE / "setup.sql")
+        yield server
+
+
+def tool(server, program: str, *arguments, role: str = "postgres") -> None:
+    """One of PostgreSQL's own programs, without a word of complaint."""
+    command = [binaries() / program, "-h", server.folder, "-p", str(server.port), "-U", role]
+    done = subprocess.run(
+        [*command, *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture
+def example(made_by_example, tmp_path):
+    """The example's configuration, with the test's server in the place of the machine's."""
+    text = (EXAMPLE / "billing.yaml").read_text()
+    for theirs, ours in (
+        (
+            "@/headend?host=/run/postgresql",
+            f"@:{made_by_example.port}/headend?host=/run/postgresql",
+        ),
+        ("?host=/run/postgresql", f"?host={made_by_example.folder}"),
+    ):
+        assert theirs in text
+        text = text.replace(theirs, ours)
+    path = tmp_path / "billing.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_example_sets_up_what_billing_needs_and_no_more(made_by_example, example):
+    inbox = Inbox(_Configured(configured_database(load_config(example))))
+    assert inbox.take(reads(1, 4)).receipts == {A: 4}
+    for role in ("headend-billing", "headend-reader"):
+        example.write_text(example.read_text().replace("//headend-billing@", f"//{role}@"))
         for action in ("status", "show", "readings"):
-            assert main(["billing", action, "--config", str(config), "--json"]) == 0
-        as_reader = str(config.read_text()).replace("//headend-billing@", "//headend-reader@")
-        config.write_text(as_reader)
-        assert main(["billing", "status", "--config", str(config), "--json"]) == 0
-        store.close()
-        _may_nothing_else(server)
+            assert main(["billing", action, "--config", str(example), "--json"]) == 0
+    inbox.close()
+    _may_nothing_else(made_by_example)
+
+
+def test_a_backup_is_brought_back_and_filled_up(made_by_example, example, tmp_path):
+    database = _Configured(configured_database(load_config(example)))
+    inbox = Inbox(database)
+    inbox.take(reads(1, 4))
+    tool(made_by_example, "pg_dump", "-Fc", "-f", tmp_path / "billing.dump", "headend")
+    inbox.take(reads(5, 8))
+    inbox.close()
+    restore = ("--clean", "--if-exists", "-d", "headend", tmp_path / "billing.dump")
+    tool(made_by_example, "pg_restore", *restore)
+    inbox = Inbox(database)
+    assert inbox.take(reads(9, 12)).resumes == {A: 5}
+    assert inbox.take(reads(5, 12)).receipts == {A: 12}
+    inbox.close()
 
 
 class _Configured:
