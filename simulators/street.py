@@ -179,7 +179,7 @@ def _device(
 def _server(bus: PlannedBus, devices: Sequence[AnyDevice]) -> Server:
     """The bus with its devices on it: both protocols on one pair, or a gateway."""
     modbus = [device for device in devices if isinstance(device, ModbusDevice)]
-    if bus.link.startswith("modbus-tcp:"):
+    if bus.is_gateway:
         return ModbusTcpServer(modbus)
     station = _station([d for d in devices if isinstance(d, Meter645)], modbus)
     if bus.path:

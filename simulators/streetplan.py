@@ -58,6 +58,11 @@ class PlannedBus:
     path: Path | None
     meters: tuple[PlannedMeter, ...]
 
+    @property
+    def is_gateway(self) -> bool:
+        """A Modbus TCP server; else a line of its own, or behind a converter."""
+        return self.link.startswith("modbus-tcp:")
+
 
 @dataclass(frozen=True, slots=True)
 class StreetPlan:

@@ -14,16 +14,18 @@ import shutil
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from headend.cli.demo_view import DemoView, Progress, show_live, table_text
+from headend.cli.demo_view import COUNTED, YIELD, DemoView, Progress, show_live, table_text
 from headend.cli.output import add_json, print_json, say
+from headend.cli.simulate_options import street_profiles
 from headend.domain.clock import SystemClock, iso
 from headend.domain.errors import ConfigError, HeadendError
-from simulators.street import Street, StreetPlan, plan_street
+from simulators.street import PlannedBus, PlannedMeter, Street, StreetPlan, plan_street
 
 MARK = ".headend-demo"
 METERS = 12
@@ -31,6 +33,7 @@ BUSES_PTY, BUSES_TCP = 4, 2  # two meters a bus: a round takes a fraction of the
 SPEED = 60
 SEED = 2026
 POINTS = ("active_import_total", "active_export_total", "active_power_total", "voltage_a")
+INVERTER_POINTS = (YIELD, "active_power_total")
 START_UP_S = 5.0
 START_UP_CHECKS = 5  # the two processes need about this many times what a check of the file needs
 GOING_DOWN_S = 12.0
@@ -137,19 +140,12 @@ def configuration(plan: StreetPlan, rounds: Rounds, broker_port: int) -> str:
         "# Written by `headend demo`. The same commands work on it as on a real installation.",
         "headend: {name: demo, zone: Asia/Shanghai, data: data}",
         "buses:",
-        *(f'  {bus.name}: {{link: "{bus.link}", gap_ms: 10}}' for bus in plan.buses),
+        *(f'  {bus.name}: {{link: "{bus.link}"{_gap(bus)}}}' for bus in plan.buses),
         "meters:",
-        *(
-            f"  - {{id: {m.asset_id}, service_point: {m.service_point}, bus: {m.bus}, "
-            f'protocol: dlt645-2007, address: "{m.address}", plan: demo, '
-            f'capacity_kw: "{m.capacity_kw}"}}'
-            for m in plan.meters
-        ),
+        *(f"  - {_meter(meter)}" for meter in plan.meters),
         "plans:",
-        "  demo:",
-        f'    from: "{iso(rounds.from_ms)}"',
-        *([] if rounds.until_ms is None else [f'    until: "{iso(rounds.until_ms)}"']),
-        f"    every: [{{seconds: {rounds.interval_s}, points: [{', '.join(POINTS)}]}}]",
+        *_plan("demo", POINTS, rounds),
+        *_plan("inverter", INVERTER_POINTS, rounds),
         "feed:",
         f'  broker: "embedded://127.0.0.1:{broker_port}"',
         "  receipt_timeout_s: 5",
@@ -157,6 +153,42 @@ def configuration(plan: StreetPlan, rounds: Rounds, broker_port: int) -> str:
         'billing: {database: "sqlite:///data/billing.db", name: billing, headends: [demo]}',
     ]
     return "\n".join(lines) + "\n"
+
+
+def _gap(bus: PlannedBus) -> str:
+    """A line is read faster than most real ones; a gateway has its own gaps."""
+    return "" if bus.is_gateway else ", gap_ms: 10"
+
+
+def _meter(meter: PlannedMeter) -> str:
+    where = f'address: "{meter.address}"'
+    if meter.profile is not None:
+        where = f"unit: {meter.address}, profile: {meter.profile}"
+        where += f', ct: "{meter.ct}"' if meter.ct != 1 else ""
+    return (
+        f"{{id: {meter.asset_id}, service_point: {meter.service_point}, bus: {meter.bus}, "
+        f"protocol: {meter.protocol}, {where}, "
+        f"plan: {'inverter' if meter.is_inverter else 'demo'}, "
+        f'capacity_kw: "{meter.capacity_kw}"}}'
+    )
+
+
+def _plan(name: str, points: Sequence[str], rounds: Rounds) -> list[str]:
+    return [
+        f"  {name}:",
+        f'    from: "{iso(rounds.from_ms)}"',
+        *([] if rounds.until_ms is None else [f'    until: "{iso(rounds.until_ms)}"']),
+        f"    every: [{{seconds: {rounds.interval_s}, points: [{', '.join(points)}]}}]",
+    ]
+
+
+def _told(plan: StreetPlan) -> str:
+    inverters = sum(meter.is_inverter for meter in plan.meters)
+    meters = len(plan.meters) - inverters
+    return (
+        f"street of {meters} simulated meters and {inverters} inverter on "
+        f"{len(plan.buses)} buses is up"
+    )
 
 
 class _Demo:
@@ -177,15 +209,15 @@ class _Demo:
         now_ms = self._clock.now_ms()
         plan = plan_street(
             seed=SEED, start_ms=now_ms, meters=METERS, buses_pty=BUSES_PTY, buses_tcp=BUSES_TCP,
-            directory=self._directory, speed=SPEED,
+            directory=self._directory, speed=SPEED, modbus=True, sunny=True,
         )  # fmt: skip
-        street = Street(plan, clock=self._clock.now_ms)
+        street = Street(plan, clock=self._clock.now_ms, profiles=street_profiles(plan))
         street.switch_off(now_ms)
         try:
             async with street:
                 config = self._directory / "headend.yaml"
                 rounds = await self._configure(config, street.plan, now_ms)
-                say(f"street of {METERS} simulated meters on {len(plan.buses)} buses is up")
+                say(_told(plan))
                 await self._start("run", config)
                 await self._start("billing", config)
                 view = DemoView(config, street.plan)
@@ -287,8 +319,8 @@ class _Demo:
                 await self._stop.wait()
 
     def _shown(self, street: Street) -> dict[str, dict[str, Decimal]]:
-        # These two alone: sums over all registers would keep the meters from answering.
-        points = {"import": POINTS[0], "export": POINTS[1]}
+        # These alone: sums over all registers would keep the meters from answering.
+        points = {"import": POINTS[0], "export": POINTS[1], "yield": YIELD}
         shown: dict[str, dict[str, Decimal]] = {}
         for meter in street.meters:
             registers = street.truth(meter, points=points.values())
@@ -306,12 +338,14 @@ class _Demo:
         say(f"look around: headend readings --config {self._directory / 'headend.yaml'}")
         if rounds.until_ms is None or self._stop.is_set():
             return 0
-        wrong = [
-            meter
-            for meter in result["truth_import_kwh"]
-            if result["import_kwh"][meter] != result["truth_import_kwh"][meter]
-            or result["export_kwh"][meter] != result["truth_export_kwh"][meter]
-        ]
+        wrong = sorted(
+            {
+                meter
+                for counted in COUNTED
+                for meter, kwh in result[f"truth_{counted}_kwh"].items()
+                if result[f"{counted}_kwh"][meter] != kwh
+            }
+        )
         if wrong or not progress.is_complete or not result["truth_import_kwh"]:
             say(f"not complete: {progress}; differs from the truth: {', '.join(wrong) or 'none'}")
             return 1

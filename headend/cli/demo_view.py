@@ -18,11 +18,17 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 TITLE = "headend demo: meters -> bus -> journal -> MQTT -> billing"
+YIELD = "pv_yield_total"
 HEADERS = (
-    "meter", "home", "bus", "import kWh", "export kWh", "power kW", "volt", "billed +", "billed -"
+    "meter", "home", "bus", "import kWh", "export kWh", "yield kWh", "power kW", "volt",
+    "billed +", "billed -",
 )  # fmt: skip
-SHOWN = ("active_import_total", "active_export_total", "active_power_total", "voltage_a")
-KINDS = {"single": "home", "three": "shop", "pv": "home + PV", "pv3": "farm + PV"}
+SHOWN = ("active_import_total", "active_export_total", YIELD, "active_power_total", "voltage_a")
+KINDS = {
+    "single": "home", "three": "shop", "pv": "home + PV", "pv3": "farm + PV", "inverter": "inverter"
+}  # fmt: skip
+DIRECTIONS = ("import", "export")
+COUNTED = (*DIRECTIONS, "yield")
 
 
 @dataclass(slots=True)
@@ -108,10 +114,14 @@ class DemoView:
             held = {row.read_id for row in billing.readings()}
             progress.receipted = len(read_ids & held)
             for meter in self.meters:
-                point = billing.service_point(meter.service_point)
-                self.lines[meter.asset_id].billed = {
-                    direction: point.span(direction).energy for direction in ("import", "export")
-                }
+                line = self.lines[meter.asset_id]
+                if meter.is_inverter:
+                    yields = billing.readings(meter=meter.asset_id, point=YIELD)
+                    values = [Decimal(row.value) for row in yields if row.value is not None]
+                    line.billed = {"yield": values[-1] - values[0] if values else None}
+                else:
+                    point = billing.service_point(meter.service_point)
+                    line.billed = {d: point.span(d).energy for d in DIRECTIONS}
 
     def result(
         self, start: dict[str, dict[str, Decimal]], end: dict[str, dict[str, Decimal]]
@@ -124,15 +134,18 @@ class DemoView:
             "read": progress.read,
             "published": progress.receipted if not progress.backlog else progress.read,
             "receipted": progress.receipted,
-            "meters": len(self.lines),
+            "meters": sum(not meter.is_inverter for meter in self.meters),
+            "inverters": sum(meter.is_inverter for meter in self.meters),
         }
-        for direction in ("import", "export"):
-            shown[f"{direction}_kwh"] = {
-                meter: _text(line.billed.get(direction)) for meter, line in self.lines.items()
+        for counted in COUNTED:
+            having = [m.asset_id for m in self.meters if m.is_inverter == (counted == "yield")]
+            shown[f"{counted}_kwh"] = {
+                meter: _text(self.lines[meter].billed.get(counted)) for meter in having
             }
-            shown[f"truth_{direction}_kwh"] = {
-                meter: _text(registers[direction] - start[meter][direction])
+            shown[f"truth_{counted}_kwh"] = {
+                meter: _text(registers[counted] - start[meter][counted])
                 for meter, registers in end.items()
+                if meter in having
             }
         shown["bills"] = 0
         return shown
@@ -143,7 +156,7 @@ class DemoView:
         for meter in self.meters:
             line = self.lines[meter.asset_id]
             values = (line.values.get(point, "") for point in SHOWN)
-            billed = (_text(line.billed.get(d)) or "" for d in ("import", "export"))
+            billed = (_text(line.billed.get(d)) or "" for d in DIRECTIONS)
             found.append((meter.asset_id, KINDS[meter.kind], meter.bus, *values, *billed))
         return found
 
