@@ -76,7 +76,7 @@ class Measured:
     """Everything one meter can say of an instant.
 
     `combined`: how active_combined_total is made of import and export; `sum` or `difference` (then
-    it may be negative).
+    it may be negative). `times`: how much stouter the connection is than a home's.
     """
 
     def __init__(
@@ -86,11 +86,13 @@ class Measured:
         seed: int = 0,
         combined: Literal["sum", "difference"] = "sum",
         nominal_v: int = 220,
+        times: int = 1,
     ) -> None:
         self.model = model
         self._seed = seed
         self._combined = combined
         self._nominal_dv = nominal_v * 10
+        self._watts_a_dv = 400 * times
 
     def register_points(self) -> tuple[str, ...]:
         """Every register point of this meter: totals, tariffs, its own phases."""
@@ -171,7 +173,7 @@ class Measured:
         """Tenths of a volt: the nominal, a little unrest, lower under load, higher when feeding."""
         unrest = mix(self._seed, phase, at_ms // MINUTE_MS) % 41 - 20
         watts = self.model.net_quanta(at_ms)[phase] * 9 // 2500
-        return self._nominal_dv + unrest - watts // 400
+        return self._nominal_dv + unrest - watts // self._watts_a_dv
 
     def _current_ma(self, phase: int, at_ms: int) -> int:
         """Milliamperes: apparent power over voltage, with the sign of the active power."""

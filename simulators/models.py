@@ -148,7 +148,7 @@ def make_modbus_meter(
         initial=initial,
         utc_offset_min=utc_offset_min,
     )
-    source = Measured(model, seed=settings.seed)
+    source = Measured(model, seed=settings.seed, times=times)
     return ModbusDevice(settings, profile, source, clock=clock, truth_log=truth_log)
 
 
