@@ -184,7 +184,10 @@ def test_nobody_at_the_port_is_code_four(
         (["--link", "/dev/x", "--address", ADDRESS, "volts_a"], "voltage_a"),
         (["--link", "/dev/x", "--address", ADDRESS, "di:12"], "eight hex digits"),
         (["--link", "/dev/x", "--address", ADDRESS, "--protocol", "dlt698.45", "p"], "not avail"),
-        (["--link", "/dev/x", "--address", ADDRESS, "--protocol", "modbus-rtu", "p"], "Modbus unit"),
+        (
+            ["--link", "/dev/x", "--address", ADDRESS, "--protocol", "modbus-rtu", "p"],
+            "Modbus unit",
+        ),
         (["--link", "/dev/x", "--address", ADDRESS, "--protocol", "dlt", "p"], "no protocol dlt"),
         (["--link", "/dev/x", "--address", ADDRESS, "--zone", "Mars", "voltage_a"], "time zone"),
         (["--link", "/dev/x", "--address", ADDRESS, "--freeze", "0", "voltage_a"], "1 to 62"),
