@@ -44,6 +44,8 @@ from headend.messages.configured import configured_broker
 from headend.messages.requests import PointAnswer
 from headend.notify import Notifier, Watchdog
 from headend.supervisor import Supervisor, TaskState
+from headend.timeseries.service import TimeSeries
+from headend.timeseries.service import consumers as timeseries_consumers
 from headend.transport import make_link
 from headend.vee import Base, RuleSet
 from protocols.quantities import quantity
@@ -89,6 +91,7 @@ class Parts:
     buses: dict[str, Bus]
     supervisor: Supervisor
     publisher: Publisher | None = None
+    timeseries: TimeSeries | None = None
 
 
 async def run_daemon(
@@ -118,6 +121,7 @@ async def run_daemon(
             supervisor.start("journal", journal.wait_damaged)
             parts = await _stand_up(config, clock, journal, supervisor)
             await _start_feed(parts, broker)
+            await _start_timeseries(parts)
             await _listening(_start_api(parts))
             _start_watchdog(parts, notifier)
             ready()
@@ -210,11 +214,13 @@ def held_registers(
 
 
 def _consumers(config: Config) -> list[ConsumerSpec]:
-    if config.feed is None:
-        return []
+    feed = () if config.feed is None else config.feed.consumers
     return [
-        ConsumerSpec(c.name, frozenset(c.classes), max_backlog_days=c.max_backlog_days)
-        for c in config.feed.consumers
+        *(
+            ConsumerSpec(c.name, frozenset(c.classes), max_backlog_days=c.max_backlog_days)
+            for c in feed
+        ),
+        *timeseries_consumers(config),
     ]
 
 
@@ -263,6 +269,17 @@ async def _start_feed(parts: Parts, broker: BrokerSpec | None) -> None:
         told=await parts.journal.meter_events(("alarm", "alarm_cleared")),
     )
     parts.supervisor.start("feed", parts.publisher.run)
+
+
+async def _start_timeseries(parts: Parts) -> None:
+    parts.timeseries = TimeSeries(
+        parts.config,
+        parts.journal,
+        clock=parts.clock,
+        buses=parts.buses,
+        told=await parts.journal.meter_events(("alarm", "alarm_cleared")),
+    )
+    parts.timeseries.start(parts.supervisor)
 
 
 # -- the local socket's commands
@@ -328,6 +345,13 @@ def _start_api(parts: Parts) -> ApiServer:
         parts.publisher.wake()
         return {"consumer": consumer, "from_seq": from_seq}
 
+    async def timeseries_replay(request: dict[str, Any]) -> dict[str, Any]:
+        name, from_seq = str(request["database"]), int(request["from_seq"])
+        if parts.timeseries is None or name not in parts.timeseries.names:
+            msg = f"no database is named {name}"
+            raise ApiError(msg)
+        return {"database": name, "from_seq": await parts.timeseries.replay(name, from_seq)}
+
     async def status(_request: dict[str, Any]) -> dict[str, Any]:
         return _status(parts)
 
@@ -335,6 +359,7 @@ def _start_api(parts: Parts) -> ApiServer:
         "read": read,
         "meter_exchange": meter_exchange,
         "feed_replay": feed_replay,
+        "timeseries_replay": timeseries_replay,
         "status": status,
     }
     server = ApiServer(parts.config.socket_path, commands)
@@ -382,4 +407,5 @@ def _status(parts: Parts) -> dict[str, Any]:
         "at": iso(parts.clock.now_ms()),
         "tasks": tasks,
         "feed": None if parts.publisher is None else parts.publisher.report(),
+        "timeseries": [] if parts.timeseries is None else parts.timeseries.report(),
     }

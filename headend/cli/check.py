@@ -70,6 +70,10 @@ def summary(config: Config) -> dict[str, Any]:
             for consumer in (config.feed.consumers if config.feed else ())
         ],
         "broker": config.feed.broker if config.feed else None,
+        "timeseries": [
+            {"database": section.known_as, "kind": section.kind, "url": section.url}
+            for section in config.timeseries
+        ],
         "notes": _notes(config, on_bus),
     }
 
@@ -108,7 +112,7 @@ def _notes(config: Config, on_bus: Counter[str]) -> list[str]:
 
 
 def _not_run(config: Config) -> list[str]:
-    return [key for key in ("status", "timeseries") if getattr(config, key)]
+    return [key for key in ("status",) if getattr(config, key)]
 
 
 def _error(error: ConfigError) -> dict[str, Any]:
@@ -139,6 +143,8 @@ def _print(shown: dict[str, Any]) -> None:
     if shown["broker"]:
         consumers = [f"{c['consumer']} ({', '.join(c['classes'])})" for c in shown["consumers"]]
         print(f"feed: {shown['broker']} to {'; '.join(consumers) or 'nobody'}")
+    for series in shown["timeseries"]:
+        print(f"time series: {series['url']} ({series['kind']}, {series['database']})")
     for note in shown["notes"]:
         say(f"note: {note}")
 

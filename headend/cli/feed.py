@@ -6,7 +6,7 @@ from typing import Any
 
 from headend.cli.daemon_client import DaemonAway, DaemonError, ask_daemon
 from headend.cli.output import add_config, add_json, clean, print_json, say, table
-from headend.journal import ConsumerState, JournalReader
+from headend.journal import ConsumerState, JournalReader, is_feed_consumer
 
 SCHEMA = "feed_status/1"
 DAEMON_S = 5.0
@@ -61,7 +61,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     with JournalReader(config.journal_path) as journal:
         epoch = journal.epoch
-        consumers = journal.feed_status()
+        consumers = {
+            name: state for name, state in journal.feed_status().items() if is_feed_consumer(name)
+        }
     connection = _connection(config.socket_path)
     if args.json:
         for name, state in consumers.items():

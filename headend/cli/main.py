@@ -65,6 +65,7 @@ COMMANDS = (
     Command("due", "due", "what was due on a day and what became of it"),
     Command("trace", "trace", "the way of one reading back to its bytes"),
     Command("feed", "feed", "cursors of the feed's consumers; set one back"),
+    Command("timeseries", "timeseries", "databases for charts: how far each is, what it refused"),
     Command("meter", "meter", "declare dated meter events, such as an exchange"),
     Command("billing", "billing", "the consumer side of the feed"),
     Command("vee", "vee", "run a file of validation cases"),

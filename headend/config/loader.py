@@ -252,7 +252,13 @@ class _Loader:
             validate(TimeseriesSection, entry, ["timeseries", i], self._root, self._errors)
             for i, entry in enumerate(value)
         )
-        return tuple(section for section in sections if section is not None)
+        found = [(i, section) for i, section in enumerate(sections) if section is not None]
+        for n, (i, section) in enumerate(found):
+            if section.known_as in {other.known_as for _, other in found[:n]}:
+                message = f"there is a database named {section.known_as} already"
+                hint = "give each a name of its own"
+                self._errors.append(error_at(self._root, ["timeseries", i], message, hint))
+        return tuple(section for _, section in found)
 
     def _check_files(
         self,
@@ -272,7 +278,7 @@ class _Loader:
             if billing.broker is not None:
                 files += [(["billing", "broker", k], getattr(billing.broker, k)) for k in identity]
         for i, series in enumerate(timeseries):
-            for key in ("password_file", "token_file"):
+            for key in ("password_file", "token_file", "ca_file"):
                 files.append((["timeseries", i, key], getattr(series, key)))
         checks.check_files(files, self._path.parent, self._root, self._errors)
         checks.check_identities(feed, billing, self._path.parent, self._root, self._errors)

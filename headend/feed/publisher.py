@@ -29,7 +29,7 @@ from headend.feed.retained import RetainedStatus
 from headend.feed.settings import FeedSettings
 from headend.feed.stream import Position
 from headend.journal.errors import BeyondJournal
-from headend.journal.model import CursorState, StreamSlice
+from headend.journal.model import CursorState, StreamSlice, is_feed_consumer
 from headend.messages.broker import BrokerSpec
 from headend.messages.connect_words import needs_a_person
 from headend.messages.connection import Backoff, ConnectionState, ConnectionWatch, keep_connected
@@ -110,7 +110,11 @@ class Publisher:
         self._backoff = backoff
         self.configuration_hash = configuration_hash
         self.topics = Topics(headend)
-        self.streams = {name: ConsumerStream(name, settings) for name in journal.cursors()}
+        self.streams = {
+            name: ConsumerStream(name, settings)
+            for name in journal.cursors()
+            if is_feed_consumer(name)
+        }
         self.alarms = FeedAlarms(journal.append_event, clock, on_change=self._alarms_changed)
         self._retained = RetainedStatus(
             self.topics.status, self.status, settings, clock, self.alarms
@@ -167,6 +171,7 @@ class Publisher:
                     expired=state.expired,
                 )
                 for name, state in self._journal.cursors().items()
+                if name in self.streams
             },
             alarms=sorted({str(alarm["alarm"]) for alarm in self.alarms.standing()}),
         )

@@ -1,14 +1,18 @@
-"""What the head-end says about itself, for charts: each bus's share, the day's due points.
+"""What the head-end says about itself, for charts: each bus's share, the day's due points, and
+how far each writer is.
 
-Two measurements, whole minutes as their times:
+Three measurements, whole minutes as their times:
 
     bus,headend=he1,bus=street-a share=0.4375,answered=52i,failed=1i,attempts=54i,queue_len=0i
     due,headend=he1 frozen=1200i,read=1150i,late=4i,backfilled=0i,estimated=0i,missing=0i,open=46i
+    writer,headend=he1,writer=influxdb1 lag_s=0.000,backlog=0i,dead_letters=0i,dropped=0i
 
 `bus` speaks of the time since the line before it: `share` of it (0..1) that was spent in attempts,
 how many requests were answered and failed, how many attempts reached the wire. `due` holds what was
 due on the running local day up to then and what had become of it; `frozen` is their sum. The day
 before is counted again each time, its last millisecond as its time: that point ends up final.
+`writer` goes to its own database only: how old the oldest reading is that is not written there, how
+many records wait, and how many lines were refused, or lost from these statistics, so far.
 """
 
 import asyncio
@@ -17,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
 from headend.bus import BusStatistics
@@ -26,6 +30,7 @@ from headend.domain.due import DueState, day_bounds_ms, local_day
 from headend.domain.errors import JournalError
 from headend.journal import JournalReader
 from headend.timeseries.extra import ExtraLines
+from headend.timeseries.lines import escape
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +38,6 @@ PERIOD_MS = 60_000
 DUE_EVERY = 5  # periods
 
 _T = TypeVar("_T")
-_TAG_ESCAPES = str.maketrans({",": r"\,", " ": r"\ ", "=": r"\="})
 
 
 class HasStatistics(Protocol):
@@ -41,6 +45,17 @@ class HasStatistics(Protocol):
 
     def statistics(self) -> BusStatistics:
         """Counters since the bus was made."""
+        ...
+
+
+class Outlet(Protocol):
+    """What is wanted of a writer."""
+
+    name: str
+    extra: ExtraLines
+
+    def report(self) -> dict[str, Any]:
+        """How it stands: `lag_s`, `backlog`, `dead_letters`."""
         ...
 
 
@@ -53,7 +68,7 @@ class _Seen:
 
 
 class StatisticsSampler:
-    """One supervised task: `run`. Lines go to every one of `outlets`; nothing waits for them."""
+    """One supervised task: `run`. Lines go to every writer; nothing waits for them."""
 
     def __init__(
         self,
@@ -63,15 +78,15 @@ class StatisticsSampler:
         zone: ZoneInfo,
         journal_path: Path,
         buses: Mapping[str, HasStatistics],
-        outlets: Sequence[ExtraLines],
+        writers: Sequence[Outlet],
         period_ms: int = PERIOD_MS,
     ) -> None:
-        self._headend = headend.translate(_TAG_ESCAPES)
+        self._headend = escape(headend)
         self._clock = clock
         self._zone = zone
         self._journal_path = journal_path
         self._buses = buses
-        self._outlets = outlets
+        self._writers = writers
         self._period_ms = period_ms
         self._seen: dict[str, _Seen] = {}
 
@@ -88,6 +103,8 @@ class StatisticsSampler:
             await asyncio.sleep((next_ms - now_ms) / 1000)
             at_ms = next_ms
             self._put(self.sample_buses(at_ms))
+            for writer in self._writers:
+                writer.extra.put([self.sample_writer(writer, at_ms)])
             if at_ms // self._period_ms % DUE_EVERY == 0:
                 self._put(await self.sample_due(at_ms))
 
@@ -105,7 +122,7 @@ class StatisticsSampler:
             busy_s = now.busy_s - before.at.busy_s + before.over_s
             self._seen[name].over_s = max(0.0, busy_s - elapsed_s)
             lines.append(
-                f"bus,headend={self._headend},bus={name.translate(_TAG_ESCAPES)} "
+                f"bus,headend={self._headend},bus={escape(name)} "
                 f"share={min(busy_s / elapsed_s, 1.0):.6f},"
                 f"answered={now.answered - before.at.answered}i,"
                 f"failed={now.failed - before.at.failed}i,"
@@ -113,6 +130,15 @@ class StatisticsSampler:
                 f"queue_len={now.queue_len}i {at_ms}".encode()
             )
         return lines
+
+    def sample_writer(self, writer: Outlet, at_ms: int) -> bytes:
+        """How far a writer is, for its own database."""
+        told = writer.report()
+        return (
+            f"writer,headend={self._headend},writer={escape(writer.name)} "
+            f"lag_s={told['lag_s']:.3f},backlog={told['backlog']}i,"
+            f"dead_letters={told['dead_letters']}i,dropped={writer.extra.dropped}i {at_ms}"
+        ).encode()
 
     async def sample_due(self, at_ms: int) -> list[bytes]:
         """The lines of the due points: of the day before as a whole, and of today so far.
@@ -140,8 +166,8 @@ class StatisticsSampler:
         ]
 
     def _put(self, lines: Sequence[bytes]) -> None:
-        for outlet in self._outlets:
-            outlet.put(lines)
+        for writer in self._writers:
+            writer.extra.put(lines)
 
 
 def _fields(counts: Mapping[DueState, int]) -> str:

@@ -20,7 +20,7 @@ plans:
       every: [{minutes: 15, points: [voltage_a]}, {seconds: 30, points: [voltage_a]}],
       tolerance_s: 1, window_s: 2, from: "2026-01-01T00:00:00Z", until: "2027-01-01T00:00:00Z"}
 retention: {billing_days: 400, telemetry_days: 30}
-timeseries: [{kind: influxdb1, url: "http://h", database: d}]
+timeseries: [{kind: influxdb1, url: "http://127.0.0.1:8086", database: d}]
 feed: {broker: "mqtt://127.0.0.1", allow_plaintext: true, receipt_timeout_s: 3,
        consumers: [{name: billing, classes: [billing], max_backlog_days: 3}]}
 billing: {database: "sqlite:///b.db", name: billing, headends: [he1]}

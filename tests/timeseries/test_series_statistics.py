@@ -21,8 +21,8 @@ SHANGHAI = ZoneInfo("Asia/Shanghai")
 NOON_MS = from_iso("2026-03-01T12:00:00+08:00")
 EMPTY = BusStatistics(
     state=BusState.OPEN, exchanges=0, outcomes={}, answered=0, failed=0, refused_full=0,
-    deadline_passed=0, dead_waiting=0, stray_bytes=0, strange_frames=0, observer_failures=0, opens=1,
-    queue_len=0, steps=0, busy_s=0.0, elapsed_s=0.0, dead_s=0.0, devices={},
+    deadline_passed=0, dead_waiting=0, stray_bytes=0, strange_frames=0, observer_failures=0,
+    opens=1, queue_len=0, steps=0, busy_s=0.0, elapsed_s=0.0, dead_s=0.0, devices={},
 )  # fmt: skip
 
 
@@ -41,11 +41,15 @@ class FakeBus:
 
 @dataclass
 class World:
-    """A sampler with one bus."""
+    """A sampler with one bus, and itself the writer."""
 
     path: Path
     bus: FakeBus = field(default_factory=FakeBus)
-    outlet: ExtraLines = field(default_factory=ExtraLines)
+    name: str = "influx"
+    extra: ExtraLines = field(default_factory=ExtraLines)
+
+    def report(self) -> dict:
+        return {"lag_s": 2.5, "backlog": 12, "dead_letters": 1}
 
     def sampler(self, **more) -> StatisticsSampler:
         wanted = {"clock": HandClock(), "buses": {"street a": self.bus}} | more
@@ -53,7 +57,7 @@ class World:
             headend="he1",
             zone=SHANGHAI,
             journal_path=self.path / "journal.db",
-            outlets=[self.outlet],
+            writers=[self],
             **wanted,
         )
 
@@ -143,12 +147,12 @@ async def test_whole_periods_are_sampled_one_after_another(tmp_path: Path) -> No
 
     sampler = world.sampler(clock=SystemClock(), period_ms=20, buses={"a": Running()})
     task = asyncio.create_task(sampler.run())
-    await eventually(lambda: len(world.outlet) >= 6)
+    await eventually(lambda: len(world.extra) >= 12)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    times = [int(line.rsplit(b" ", 1)[1]) for line in world.outlet.take(6)]
+    times = [int(line.rsplit(b" ", 1)[1]) for line in world.extra.take(12)]
     assert all(time_ms % 20 == 0 for time_ms in times)
-    assert len(set(times)) == 6
+    assert len(set(times)) == 6  # a line of the bus and one of the writer each
     assert times == sorted(times)
 
 
@@ -164,3 +168,11 @@ def test_when_the_database_is_away_the_oldest_lines_go_and_are_counted() -> None
     assert len(woken) == 2
     lines.put([])
     assert len(woken) == 2
+
+
+def test_a_writer_tells_its_own_database_how_far_it_is(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.extra.dropped = 3
+    assert world.sampler().sample_writer(world, 60_000) == (
+        b"writer,headend=he1,writer=influx lag_s=2.500,backlog=12i,dead_letters=1i,dropped=3i 60000"
+    )

@@ -1,0 +1,139 @@
+"""The writers and statistics of one head-end, put together from its configuration."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from headend.config import Config
+from headend.config.sections.timeseries import TimeseriesSection
+from headend.domain.clock import Clock
+from headend.domain.meter import Event
+from headend.journal import ConsumerSpec, Journal
+from headend.journal.model import TIMESERIES_PREFIX
+from headend.supervisor import Supervisor
+from headend.timeseries.alarm import StoppedAlarm
+from headend.timeseries.deadletters import DeadLetters
+from headend.timeseries.statistics import HasStatistics, StatisticsSampler
+from headend.timeseries.target import Target
+from headend.timeseries.writer import SeriesWriter, WriterSettings
+
+CLASSES = frozenset({"billing", "telemetry"})
+
+
+def consumers(config: Config) -> list[ConsumerSpec]:
+    """The cursors of the configured databases."""
+    return [
+        ConsumerSpec(
+            TIMESERIES_PREFIX + section.known_as,
+            CLASSES,
+            max_backlog_days=section.max_backlog_days,
+        )
+        for section in config.timeseries
+    ]
+
+
+def letters_path(config: Config, name: str) -> Path:
+    """Where the dead letters of a database are kept."""
+    return config.data_path / "timeseries" / f"{name}.dead_letters.jsonl"
+
+
+def target_of(config: Config, section: TimeseriesSection) -> Target:
+    """What the configuration says of a database, with absolute paths. ConfigError."""
+
+    def file(path: Path | None) -> Path | None:
+        return None if path is None else config.file(path)
+
+    return Target(
+        kind=section.kind,
+        url=section.url,
+        database=section.database or "",
+        org=section.org or "",
+        bucket=section.bucket or "",
+        username=section.username,
+        password_file=file(section.password_file),
+        token_file=file(section.token_file),
+        ca_file=file(section.ca_file),
+        allow_plaintext=section.allow_plaintext,
+    )
+
+
+class TimeSeries:
+    """Every configured database with its writer."""
+
+    def __init__(
+        self,
+        config: Config,
+        journal: Journal,
+        *,
+        clock: Clock,
+        buses: Mapping[str, HasStatistics],
+        told: Sequence[Event],
+        settings: WriterSettings | None = None,
+    ) -> None:
+        self._journal = journal
+        self._alarms = [
+            StoppedAlarm(section.known_as, journal.append_event, clock, told)
+            for section in config.timeseries
+        ]
+        self.writers = [
+            SeriesWriter(
+                journal,
+                target_of(config, section),
+                name=section.known_as,
+                headend=config.name,
+                clock=clock,
+                letters=DeadLetters(letters_path(config, section.known_as)),
+                alarm=alarm,
+                settings=settings,
+            )
+            for section, alarm in zip(config.timeseries, self._alarms, strict=True)
+        ]
+        self._sampler = StatisticsSampler(
+            headend=config.name,
+            clock=clock,
+            zone=config.zone,
+            journal_path=config.journal_path,
+            buses=buses,
+            writers=self.writers,
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """Of the databases."""
+        return [writer.name for writer in self.writers]
+
+    async def replay(self, name: str, from_seq: int) -> int:
+        """Write a database again from a record on, 0: the oldest kept; the record it begins with.
+
+        JournalError says why not. KeyError: no such database.
+        """
+        writer = next((w for w in self.writers if w.name == name), None)
+        if writer is None:
+            raise KeyError(name)
+        first = from_seq or self._journal.cursors()[writer.consumer].oldest_seq
+        await self._journal.set_cursor(writer.consumer, first)
+        writer.wake()
+        return first
+
+    def start(self, supervisor: Supervisor) -> None:
+        """Start everything, each task under a name of its own."""
+        if not self.writers:
+            return
+        for writer in self.writers:
+            supervisor.start(f"timeseries:{writer.name}", writer.run)
+        supervisor.start("timeseries-alarms", _together([alarm.run for alarm in self._alarms]))
+        supervisor.start("statistics", self._sampler.run)
+
+    def report(self) -> list[dict[str, Any]]:
+        """How every writer stands, JSON-ready."""
+        return [writer.report() for writer in self.writers]
+
+
+def _together(runs: Sequence[Callable[[], Any]]) -> Callable[[], Any]:
+    async def run() -> None:
+        async with asyncio.TaskGroup() as group:
+            for one in runs:
+                group.create_task(one())
+
+    return run
