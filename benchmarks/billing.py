@@ -176,7 +176,8 @@ def main() -> int:
     if args.json:
         print(json.dumps(result))
         return 0
-    print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python")
+    where = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    print(f"{where}, Python {platform.python_version()}, {iso(SystemClock().now_ms())}")
     for key, value in result.items():
         print(f"  {key:28} {value}")
     return 0
