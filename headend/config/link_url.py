@@ -4,7 +4,7 @@ serial:///dev/ttyUSB0?baud=2400&parity=even&stop=1&echo=false&parity_seen=true
 tcp://host:port?baud=2400         a transparent converter; baud is that of the line behind it
 rfc2217://host:port?baud=2400
 modbus-tcp://host:port
-COM3, /dev/ttyUSB0                a serial port with all defaults
+COM3, /dev/ttyUSB0                a serial port with all defaults; ?baud=9600 may follow
 """
 
 import difflib
@@ -32,8 +32,11 @@ _COM = re.compile(r"COM[0-9]{1,3}", re.IGNORECASE)
 
 def parse_link(text: str) -> LinkSpec:
     """The link a text names; ConfigError (without file and line) when it names none."""
-    if text.startswith("/") or _COM.fullmatch(text):
-        return SerialSpec(text)
+    path, question, _ = text.partition("?")
+    if path.startswith("/") or _COM.fullmatch(path):
+        if not question:
+            return SerialSpec(text)
+        text = f"serial://{text}"
     try:
         url = urlsplit(text)
     except ValueError as error:

@@ -12,6 +12,8 @@ from headend.domain.link import ModbusTcpSpec, Rfc2217Spec, SerialSpec, TcpSpec
     [
         ("/dev/ttyUSB0", SerialSpec("/dev/ttyUSB0")),
         ("COM3", SerialSpec("COM3")),
+        ("/dev/ttyUSB0?baud=9600&parity=none", SerialSpec("/dev/ttyUSB0", 9600, "none")),
+        ("COM3?baud=1200", SerialSpec("COM3", 1200)),
         ("serial://COM3?baud=9600", SerialSpec("COM3", baud=9600)),
         (
             "serial:///dev/ttyUSB0?baud=1200&parity=none&stop=2&echo=true&parity_seen=true",
