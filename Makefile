@@ -42,6 +42,8 @@ fuzz: install
 bench: install servers
 	$(PYTHON) benchmarks/bus.py
 	$(PYTHON) benchmarks/pipeline.py
+	$(PYTHON) benchmarks/billing.py
+	$(PYTHON) benchmarks/series.py
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
