@@ -59,7 +59,7 @@ class DeadLetters:
         data = b"".join(
             json.dumps(letter.json(), ensure_ascii=False).encode() + b"\n" for letter in found
         )
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         with open(descriptor, "r+b") as file:  # noqa: PTH123 - opened with its mode
             end = file.seek(0, os.SEEK_END)
             try:

@@ -20,8 +20,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from headend.config.secret_files import FileFault
 from headend.domain.clock import Clock, iso
-from headend.domain.errors import ConfigError
 from headend.journal import Journal
 from headend.journal.model import TIMESERIES_PREFIX
 from headend.messages.log_limit import LogLimit
@@ -135,10 +135,10 @@ class SeriesWriter:
                     await self._work(dialect)
                 finally:
                     await dialect.close()
-            except (_Stop, ConfigError) as error:
+            except (_Stop, FileFault) as error:
                 self._stand_still(str(error))
                 await self._look_at_oldest()
-            if self.requests != answered:  # it had worked in between
+            if self.requests != answered:  # it worked in between
                 pause_s = self._settings.stopped_first_s
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, self._settings.stopped_max_s)
@@ -310,7 +310,8 @@ class SeriesWriter:
 
     async def _send_extra(self, dialect: Dialect) -> None:
         """Statistics, once: what fails is kept for later as far as there is room."""
-        while len(self.extra) and self._clock.monotonic() >= self._extra_at:
+        loop = asyncio.get_running_loop()
+        while len(self.extra) and loop.time() >= self._extra_at:
             lines = self.extra.take(self._settings.lines_max)
             try:
                 outcome = await dialect.write(b"\n".join(lines) + b"\n")
@@ -327,7 +328,7 @@ class SeriesWriter:
                 case TryAgain(reason):
                     self.extra.give_back(lines)
                     self._failed(reason)
-                    self._extra_at = self._clock.monotonic() + self._settings.extra_retry_s
+                    self._extra_at = loop.time() + self._settings.extra_retry_s
                 case Misconfigured(text):
                     self.extra.give_back(lines)
                     raise _Stop(text)
