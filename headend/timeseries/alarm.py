@@ -31,10 +31,7 @@ class StoppedAlarm:
         self._database = database
         self._append = append
         self._clock = clock
-        self._written = False  # whether it stands in the journal
-        for event in told:
-            if event.fields.get("alarm") == NAME and event.fields.get("database") == database:
-                self._written = event.kind == "alarm"
+        self._written = database in alarmed(told)  # whether it stands in the journal
         # Until the first answer nobody knows better than the journal.
         self._wanted: str | None = "" if self._written else None
         self._something = asyncio.Event()
@@ -61,7 +58,6 @@ class StoppedAlarm:
     async def run(self) -> None:
         """Bring the journal to what is so, until cancelled."""
         while True:
-            await self._something.wait()
             self._something.clear()
             while self.stands != self._written:
                 raised, reason = self.stands, self._wanted
@@ -76,3 +72,14 @@ class StoppedAlarm:
                     await asyncio.sleep(RETRY_S)
                 else:
                     self._written = raised
+            await self._something.wait()
+
+
+def alarmed(told: Iterable[Event]) -> set[str]:
+    """The databases whose alarm stands, by the events of the journal in their order."""
+    standing: set[str] = set()
+    for event in told:
+        if event.fields.get("alarm") == NAME:
+            move = standing.add if event.kind == "alarm" else standing.discard
+            move(str(event.fields.get("database")))
+    return standing

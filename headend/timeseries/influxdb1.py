@@ -1,6 +1,8 @@
 """InfluxDB's `/write?db=`, over aiohttp: InfluxDB 1.x, and what speaks like it. Nothing else
 of the library leaves this module."""
 
+import base64
+
 import aiohttp
 
 from headend.domain.clock import Clock
@@ -21,8 +23,8 @@ class InfluxDB1:
         password = target.secret("password_file")
         token = target.secret("token_file")
         if target.username is not None:
-            auth = aiohttp.BasicAuth(target.username, password or "", encoding="utf-8")
-            headers["Authorization"] = auth.encode()
+            pair = f"{target.username}:{password or ''}".encode()
+            headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
         elif token is not None:
             headers["Authorization"] = f"Token {token}"
         tls = target.tls()

@@ -1,7 +1,6 @@
 """The writers and statistics of one head-end, put together from its configuration."""
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from headend.domain.meter import Event
 from headend.journal import ConsumerSpec, Journal
 from headend.journal.model import TIMESERIES_PREFIX
 from headend.supervisor import Supervisor
-from headend.timeseries.alarm import StoppedAlarm
+from headend.timeseries.alarm import StoppedAlarm, alarmed
 from headend.timeseries.deadletters import DeadLetters
 from headend.timeseries.statistics import HasStatistics, StatisticsSampler
 from headend.timeseries.target import Target
@@ -71,11 +70,10 @@ class TimeSeries:
         told: Sequence[Event],
         settings: WriterSettings | None = None,
     ) -> None:
-        self._journal = journal
-        self._alarms = [
-            StoppedAlarm(section.known_as, journal.append_event, clock, told)
-            for section in config.timeseries
-        ]
+        self._alarms = {
+            name: StoppedAlarm(name, journal.append_event, clock, told)
+            for name in (section.known_as for section in config.timeseries)
+        }
         self.writers = [
             SeriesWriter(
                 journal,
@@ -87,8 +85,12 @@ class TimeSeries:
                 alarm=alarm,
                 settings=settings,
             )
-            for section, alarm in zip(config.timeseries, self._alarms, strict=True)
+            for section, alarm in zip(config.timeseries, self._alarms.values(), strict=True)
         ]
+        for name in alarmed(told) - self._alarms.keys():
+            # Nobody writes there any more: the alarm would stand for ever.
+            self._alarms[name] = StoppedAlarm(name, journal.append_event, clock, told)
+            self._alarms[name].clear()
         self._sampler = StatisticsSampler(
             headend=config.name,
             clock=clock,
@@ -111,29 +113,17 @@ class TimeSeries:
         writer = next((w for w in self.writers if w.name == name), None)
         if writer is None:
             raise KeyError(name)
-        first = from_seq or self._journal.cursors()[writer.consumer].oldest_seq
-        await self._journal.set_cursor(writer.consumer, first)
-        writer.wake()
-        return first
+        return await writer.replay(from_seq)
 
     def start(self, supervisor: Supervisor) -> None:
         """Start everything, each task under a name of its own."""
-        if not self.writers:
-            return
+        for name, alarm in self._alarms.items():
+            supervisor.start(f"timeseries-alarm:{name}", alarm.run)
         for writer in self.writers:
             supervisor.start(f"timeseries:{writer.name}", writer.run)
-        supervisor.start("timeseries-alarms", _together([alarm.run for alarm in self._alarms]))
-        supervisor.start("statistics", self._sampler.run)
+        if self.writers:
+            supervisor.start("statistics", self._sampler.run)
 
     def report(self) -> list[dict[str, Any]]:
         """How every writer stands, JSON-ready."""
         return [writer.report() for writer in self.writers]
-
-
-def _together(runs: Sequence[Callable[[], Any]]) -> Callable[[], Any]:
-    async def run() -> None:
-        async with asyncio.TaskGroup() as group:
-            for one in runs:
-                group.create_task(one())
-
-    return run

@@ -16,6 +16,8 @@ def failure(error: Exception, target: Target) -> Outcome:
         return Misconfigured(
             f"no TLS with the server: {_why(error)}; look at the url, http or https"
         )
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return TryAgain(f"no connection within {target.connect_timeout_s:g} s")
     if isinstance(error, TimeoutError):
         # A server that takes longer than this for so much may do with less.
         return TryAgain(f"no answer within {target.timeout_s:g} s", big=True)

@@ -102,6 +102,7 @@ class SeriesWriter:
         self._limit = LogLimit(log, clock)
         self._wake = asyncio.Event()
         self._wake.set()
+        self._cursor_moves = asyncio.Lock()
         # what was read and encoded beyond the cursor, and how far
         self._ahead: deque[_Encoded] = deque()
         self._ahead_bad: list[DeadLetter] = []
@@ -123,6 +124,17 @@ class SeriesWriter:
     def wake(self) -> None:
         """There may be something to do."""
         self._wake.set()
+
+    async def replay(self, from_seq: int) -> int:
+        """Write everything again from a record on, 0: the oldest kept; the record it begins with.
+
+        What is under way meanwhile does not move the cursor. JournalError says why not.
+        """
+        async with self._cursor_moves:
+            first = from_seq or self._journal.cursors()[self.consumer].oldest_seq
+            await self._journal.set_cursor(self.consumer, first)
+        self.wake()
+        return first
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -179,17 +191,23 @@ class SeriesWriter:
             self._wake.clear()
             batch, through = await self._gather()
             if through > self._receipted:
-                epoch = self._epoch
                 await self._deliver(dialect, batch.pending(), through)
-                if epoch == self._journal.epoch:
-                    await self._journal.receipt(self.consumer, through)
-                    self._receipted = through
-                    self._oldest_ms = self._ahead[0].received_ms if self._ahead else None
+                await self._receipt(through)
             await self._send_extra(dialect)
             if not self._more():
                 await self._wake.wait()
                 if self._journal.cursors()[self.consumer].backlog < settings.lines_max:
                     await asyncio.sleep(settings.linger_s)
+
+    async def _receipt(self, through: int) -> None:
+        """Move the cursor, unless somebody else moved it: then it is begun there."""
+        async with self._cursor_moves:
+            cursor = self._journal.cursors()[self.consumer]
+            if self._epoch != self._journal.epoch or cursor.receipted_seq != self._receipted:
+                return
+            await self._journal.receipt(self.consumer, through)
+            self._receipted = through
+            self._oldest_ms = self._ahead[0].received_ms if self._ahead else None
 
     def _more(self) -> bool:
         """Whether the journal is known to hold more than was written."""

@@ -8,6 +8,7 @@ import base64
 import json
 import shutil
 import signal
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -47,6 +48,7 @@ class InfluxDB:
     http: tuple[str, ...] = ()
     port: int = field(default_factory=free_port)
     _process: ServerProcess | None = None
+    _bind: str = ""
 
     def __enter__(self) -> Self:
         self.start()
@@ -100,6 +102,11 @@ class InfluxDB:
         """It hangs no longer."""
         assert self._process is not None
         self._process.go_on()
+
+    def backup(self, folder: Path) -> None:
+        """`influxd backup`: it begins a new log and puts what the old one holds into its files."""
+        command = [BINARY, "backup", "-portable", "-host", self._bind, str(folder)]
+        subprocess.run(command, check=True, capture_output=True, timeout=30)
 
     # -- what it says
 
@@ -201,6 +208,7 @@ class InfluxDB:
     def _write_configuration(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         data = self.data or self.folder
+        self._bind = f"127.0.0.1:{free_port()}"
         more = list(self.http)
         if self.users:
             more.append("auth-enabled = true")
@@ -208,7 +216,7 @@ class InfluxDB:
             more.append(f"max-body-size = {self.body_bytes_max}")
         (self.folder / "influxd.conf").write_text(
             "reporting-disabled = true\n"
-            f'bind-address = "127.0.0.1:{free_port()}"\n'
+            f'bind-address = "{self._bind}"\n'
             f'[meta]\ndir = "{data}/meta"\n'
             f'[data]\ndir = "{data}/data"\nwal-dir = "{data}/wal"\n'
             "[monitor]\nstore-enabled = false\n"
