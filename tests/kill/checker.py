@@ -13,11 +13,11 @@ import itertools
 import json
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.kill.journals import (
     BILLING_KIND,
@@ -30,7 +30,9 @@ from tests.kill.journals import (
     Said,
     read_billing,
     read_journal,
+    read_only,
 )
+from tests.kill.series import Server, compare, read_series
 
 SHOWN_MAX = 10  # of each kind
 WAKE_UP = b"\xfe"
@@ -131,8 +133,17 @@ class Truth:
 class Checker:
     """Checks a folder, again and again; remembers of closed journals what it has seen."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        billing: Callable[[], Any] | None = None,
+        series: Server | None = None,
+    ) -> None:
+        """`billing` opens billing's database; None: the SQLite file of the folder."""
         self._folder = folder
+        self._series = series
+        self._open_billing = billing or (lambda: read_only(folder / "billing" / "billing.db"))
         self._truth = Truth(folder / "truth.jsonl")
         self._closed: dict[Path, JournalView] = {}
         self._claims: dict[tuple[str, str, int], str] = {}  # address, point, place -> read_id
@@ -143,7 +154,7 @@ class Checker:
         report = Report()
         self._truth.read_on()
         views = self._journals(report)
-        billing = read_billing(self._folder / "billing" / "billing.db")
+        billing = read_billing(self._open_billing)
         self._check_billing_itself(report, billing)
         at_billing = {said.read_id: said for said in billing.history}
         at_billing |= {said.read_id: said for said, _epoch, _ref in billing.current}
@@ -164,7 +175,18 @@ class Checker:
         self._check_bytes(report, views, billing)
         self._check_differences(report, billing)
         report.counts.update(self._count(views, billing, everything, must))
+        if self._series is not None:
+            self._check_series(report, views, self._series)
         return report
+
+    def _check_series(self, report: Report, views: list[JournalView], server: Server) -> None:
+        in_use = views[-1]
+        if in_use.written != in_use.series_last:
+            report.add("not_drained", f"series: {in_use.written} of {in_use.series_last}")
+        found = read_series(server)
+        for finding in compare(found, views):
+            report.add(*finding)
+        report.counts["in_time_series"] = len(found)
 
     def check_spans(self, spans: Iterable[Mapping[str, object]]) -> Report:
         """Billing's own sums (`billing show --span --json`) against the truth."""

@@ -10,14 +10,21 @@ import os
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from tests.kill.checker import Checker, Report
-from tests.kill.windows import PLACES, VICTIMS, WATCHERS, Window
+from tests.kill.windows import (
+    PLACES,
+    SERVERS,
+    SPINE_WINDOWS,
+    VICTIMS,
+    WATCHERS,
+    Window,
+)
 from tests.kill.world import World, WorldError, journal_state
 
 READS_A_ROUND = 200
@@ -47,13 +54,19 @@ class Round:
     delay_ms: int
 
 
-def schedule(seed: int, rounds: int) -> Iterator[Round]:
+def windows_and_victims(*, servers: bool) -> tuple[Sequence[Window], Sequence[str]]:
+    """Where is struck, and who."""
+    return (tuple(Window), (*VICTIMS, *SERVERS)) if servers else (SPINE_WINDOWS, VICTIMS)
+
+
+def schedule(seed: int, rounds: int, *, servers: bool = False) -> Iterator[Round]:
     """Every window with every victim, by turns in a random order."""
+    windows, victims = windows_and_victims(servers=servers)
     rng = random.Random(seed)
     combinations: list[tuple[Window, str]] = []
     for number in range(1, rounds + 1):
         if not combinations:
-            combinations = list(product(Window, VICTIMS))
+            combinations = list(product(windows, victims))
             rng.shuffle(combinations)
         window, victim = combinations.pop()
         yield Round(
@@ -71,6 +84,7 @@ class Tally:
     """What the loop did."""
 
     seed: int
+    servers: bool = False
     kills: Counter[tuple[str, str]] = field(default_factory=Counter)  # window, victim
     rounds: int = 0
     reads: int = 0
@@ -90,9 +104,13 @@ class KillLoop:
         self, world: World, seed: int, *, say: Callable[[str], None] = lambda _text: None
     ) -> None:
         self.world = world
-        self.tally = Tally(seed)
+        self.tally = Tally(seed, servers=world.servers)
         self._say = say
-        self._checker = Checker(world.folder)
+        self._checker = Checker(
+            world.folder,
+            billing=world.open_billing,
+            series=world.influxdb if world.servers else None,
+        )
         self._rng = random.Random(f"specials {seed}")
         self._names = 0
         self._copy: Path | None = None
@@ -111,7 +129,7 @@ class KillLoop:
             world.start_consumer()
             world.wait_ready("daemon")
             world.wait_ready("consumer")
-            for one in schedule(self.tally.seed, rounds):
+            for one in schedule(self.tally.seed, rounds, servers=world.servers):
                 if until is not None and time.time() >= until:
                     break
                 doing = f"round {one}"
@@ -160,13 +178,16 @@ class KillLoop:
         watch = self._phase("to the strike", watch)
         at_death = world.state()
         world.restart(one.victim)
-        if one.victim != "broker":
+        if one.victim in world.processes:
             world.wait_ready(one.victim)
         watch = self._phase("to stand again", watch)
         self._wait_for_reads(before.readings)
         watch = self._phase("to enough readings", watch)
         self._wait_for_way(at_death.epoch, at_death.receipted)
-        self._phase("to a receipt", watch)
+        watch = self._phase("to a receipt", watch)
+        if world.servers:
+            self._wait_for_series(at_death.written)
+            self._phase("to a written line", watch)
         after = world.state()
         if after.epoch != before.epoch:
             raise WorldError("a kill alone made the head-end begin a new epoch")
@@ -207,6 +228,15 @@ class KillLoop:
             return state is not None and (state.epoch != epoch or state.receipted > receipted)
 
         self.world.wait(moved, ROUND_S, "no receipt moves the cursor any more")
+
+    def _wait_for_series(self, written: int) -> None:
+        """Until the time-series writer has written something since."""
+
+        def moved() -> bool:
+            state = journal_state(self.world.journal)
+            return state is not None and state.written > written
+
+        self.world.wait(moved, ROUND_S, "the time-series writer does not come on any more")
 
     def _renew_plan(self) -> None:
         """The plan is nearly over: a new one, as a person would put it in force."""
@@ -301,7 +331,7 @@ class KillLoop:
 
         def drained() -> bool:
             state = journal_state(world.journal)
-            return state is not None and state.last_seq == state.receipted
+            return state is not None and state.last_seq == state.receipted and state.to_write == 0
 
         world.wait_ready("daemon")
         world.wait(drained, DRAIN_S, "the backlog does not drain")
@@ -327,13 +357,14 @@ class KillLoop:
 
 def describe(tally: Tally) -> str:
     """The table for people: kills by window and victim, and what went through."""
-    width = max(len(window) for window in Window)
-    lines = [f"{'window':{width}}  " + "".join(f"{v:>10}" for v in (*VICTIMS, "together"))]
-    for window in Window:
-        counts = [tally.kills[window, victim] for victim in VICTIMS]
-        lines.append(f"{window:{width}}  " + "".join(f"{n:>10}" for n in (*counts, sum(counts))))
-    totals = [sum(tally.kills[w, v] for w in Window) for v in VICTIMS]
-    lines.append(f"{'together':{width}}  " + "".join(f"{n:>10}" for n in (*totals, sum(totals))))
+    windows, victims = windows_and_victims(servers=tally.servers)
+    width = max(len(window) for window in windows)
+    lines = [f"{'window':{width}}  " + "".join(f"{v:>12}" for v in (*victims, "together"))]
+    for window in windows:
+        counts = [tally.kills[window, victim] for victim in victims]
+        lines.append(f"{window:{width}}  " + "".join(f"{n:>12}" for n in (*counts, sum(counts))))
+    totals = [sum(tally.kills[w, v] for w in windows) for v in victims]
+    lines.append(f"{'together':{width}}  " + "".join(f"{n:>12}" for n in (*totals, sum(totals))))
     least = "-" if tally.reads_least is None else tally.reads_least
     lines += [
         "",

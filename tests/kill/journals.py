@@ -2,16 +2,18 @@
 
 import json
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 HELD = "held"
 SETTLED = (1, 2)  # read, late
 BILLING_KIND, EVENTS_KIND, TELEMETRY_KIND = 1, 0, 2  # of stream rows
 KINDS = {"rb": BILLING_KIND, "rt": TELEMETRY_KIND}
 CONSUMER = "billing"
+WRITER = "timeseries:influxdb"
 
 
 class Said(NamedTuple):
@@ -78,9 +80,12 @@ class JournalView:
     epochs: list[str] = field(default_factory=list)
     last_seq: int = 0
     receipted: int = 0
+    written: int = 0  # the time-series writer's cursor
     readings: dict[tuple[int, int], Kept] = field(default_factory=dict)  # by kind and rid
     attempts: dict[int, Attempt] = field(default_factory=dict)
     stream: list[StreamRecord] = field(default_factory=list)
+    series: list[StreamRecord] = field(default_factory=list)  # the time-series writer's stream
+    series_last: int = 0
     events: dict[int, tuple[str, int, str]] = field(default_factory=dict)
     due: dict[tuple[str, str, int], tuple[int, str | None]] = field(default_factory=dict)
 
@@ -101,6 +106,11 @@ def read_journal(path: Path) -> JournalView:
         consumer, view.last_seq, view.receipted = db.execute(
             "SELECT id, last_seq, receipted FROM consumers WHERE name=?", (CONSUMER,)
         ).fetchone()
+        writer = db.execute(
+            "SELECT id, last_seq, receipted FROM consumers WHERE name=?", (WRITER,)
+        ).fetchone()
+        if writer is not None:
+            _, view.series_last, view.written = writer
         for table in _tables(db):
             prefix = table.partition("_")[0]
             if prefix in KINDS:
@@ -111,13 +121,9 @@ def read_journal(path: Path) -> JournalView:
                 ):
                     view.attempts[xid] = Attempt(*attempt)
             elif prefix == "s":
-                for seq, count, kind, rid, n in db.execute(
-                    f"SELECT seq, count, kind, rid, n FROM {table} WHERE consumer=?", (consumer,)
-                ):
-                    # A row is a run: records one after another, of n readings each.
-                    view.stream += [
-                        StreamRecord(seq + i, kind, rid + i * n, n) for i in range(count)
-                    ]
+                view.stream += _records(db, table, consumer)
+                if writer is not None:
+                    view.series += _records(db, table, writer[0])
             elif prefix == "d":
                 _read_due(db, table, view)
         for number, *event in db.execute("SELECT id, kind, at_ms, fields FROM events"):
@@ -132,6 +138,16 @@ def _tables(db: sqlite3.Connection) -> list[str]:
         "SELECT name FROM sqlite_master WHERE type='table' AND name GLOB '*_[0-9]*' ORDER BY name"
     )
     return [name for (name,) in found]
+
+
+def _records(db: sqlite3.Connection, table: str, consumer: int) -> list[StreamRecord]:
+    """A row is a run: records one after another, of n readings each."""
+    rows = db.execute(f"SELECT seq, count, kind, rid, n FROM {table} WHERE consumer=?", (consumer,))
+    return [
+        StreamRecord(seq + i, kind, rid + i * n, n)
+        for seq, count, kind, rid, n in rows
+        for i in range(count)
+    ]
 
 
 def _read_readings(db: sqlite3.Connection, table: str, view: JournalView, kind: int) -> None:
@@ -173,17 +189,17 @@ class BillingView:
 _COLUMNS = ", ".join(Said._fields)
 
 
-def read_billing(path: Path) -> BillingView:
-    """Everything of billing's database that the checker needs."""
+def read_billing(connect: Callable[[], Any]) -> BillingView:
+    """Everything of billing's database that the checker needs; the same SQL for any database."""
     view = BillingView()
-    with closing(read_only(path)) as db:
+    with closing(connect()) as db:
         for *said, epoch, evidence in db.execute(
             f"SELECT {_COLUMNS}, epoch, evidence FROM reading"
         ):
             view.current.append((Said(*said), epoch, evidence))
         view.history = [Said(*row) for row in db.execute(f"SELECT {_COLUMNS} FROM reading_history")]
         view.conflicts = [Said(*row) for row in db.execute(f"SELECT {_COLUMNS} FROM conflict")]
-        view.cursors = dict(db.execute("SELECT epoch, through_seq FROM feed_cursor"))
+        view.cursors = dict(db.execute("SELECT epoch, through_seq FROM feed_cursor").fetchall())
         view.replies = {
             (epoch, ref): reply
             for epoch, ref, reply in db.execute("SELECT epoch, ref, reply FROM exchange")
@@ -194,7 +210,10 @@ def read_billing(path: Path) -> BillingView:
         }
         view.gaps = db.execute("SELECT epoch, first_seq, last_seq, reason FROM gap").fetchall()
         view.dead_letters = db.execute("SELECT topic, code, reason FROM dead_letter").fetchall()
-        view.alarms = dict(db.execute("SELECT kind, sum(times) FROM alarm GROUP BY kind"))
+        view.alarms = {
+            kind: int(times)
+            for kind, times in db.execute("SELECT kind, sum(times) FROM alarm GROUP BY kind")
+        }
     return view
 
 

@@ -159,12 +159,16 @@ def watch_journal(trap: Trap, folder: Path) -> None:
         return appended
 
     async def receipt_watched(self: journal.Journal, consumer: str, through_seq: int) -> None:
-        trap.passage(Window.RECEIPT_TO_CURSOR, "taken", epoch=self.epoch, through_seq=through_seq)
+        facts = {"epoch": self.epoch, "through_seq": through_seq}
+        if consumer.startswith("timeseries:"):
+            trap.passage(Window.SERIES_TO_CURSOR, **facts)
+        else:
+            trap.passage(Window.RECEIPT_TO_CURSOR, "taken", **facts)
         await receipt(self, consumer, through_seq)
 
     def put_watched(self: writer.Writer, op: Any, *arguments: Any) -> None:
         put(self, op, *arguments)
-        if isinstance(op, writer.ReceiptOp):
+        if isinstance(op, writer.ReceiptOp) and not op.consumer.startswith("timeseries:"):
             trap.passage(
                 Window.RECEIPT_TO_CURSOR, "written", epoch=op.epoch, through_seq=op.through_seq
             )
@@ -190,6 +194,19 @@ def watch_feed(trap: Trap) -> None:
         return acknowledged
 
     Pipe.send = send_watched  # type: ignore[method-assign]
+
+
+def watch_series(trap: Trap) -> None:
+    """Before lines go to the time-series database."""
+    from headend.timeseries.influxdb1 import InfluxDB1
+
+    write = InfluxDB1.write
+
+    async def write_watched(self: InfluxDB1, body: bytes) -> Any:
+        trap.passage(Window.SERIES_TO_SERVER, size=len(body))
+        return await write(self, body)
+
+    InfluxDB1.write = write_watched  # type: ignore[method-assign]
 
 
 def watch_billing(trap: Trap, folder: Path) -> None:
@@ -236,6 +253,7 @@ def main() -> int:
     if role == "daemon":
         watch_journal(trap, folder)
         watch_feed(trap)
+        watch_series(trap)
     else:
         watch_billing(trap, folder)
     from headend.cli.main import main as headend

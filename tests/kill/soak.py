@@ -13,8 +13,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.kill.harness import KillLoop, KillLoopError, describe
-from tests.kill.windows import Window
+from tests.kill.harness import KillLoop, KillLoopError, describe, windows_and_victims
 from tests.kill.world import World
 
 KILLS_A_WINDOW = 50
@@ -27,11 +26,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="repeats a schedule; by default a new one")
     parser.add_argument("--folder", type=Path, help="kept when given, or when something is wrong")
     parser.add_argument("--until", metavar="HH:MM", help="begin no round after this time (UTC)")
+    parser.add_argument(
+        "--servers", action="store_true", help="billing on PostgreSQL, an InfluxDB beside it"
+    )
     args = parser.parse_args()
     seed = int(time.time()) if args.seed is None else args.seed
     folder = args.folder or Path(tempfile.mkdtemp(prefix="headend-kill-"))
     say(f"seed {seed}, folder {folder}, {args.rounds} rounds")
-    with World(folder) as world:
+    with World(folder, servers=args.servers) as world:
         loop = KillLoop(world, seed, say=say)
         try:
             tally = loop.run(args.rounds, until=_instant(args.until))
@@ -43,7 +45,8 @@ def main() -> int:
     struck: Counter[str] = Counter()
     for (window, _victim), times in tally.kills.items():
         struck[window] += times
-    rare = [window for window in Window if struck[window] < KILLS_A_WINDOW]
+    windows, _victims = windows_and_victims(servers=args.servers)
+    rare = [window for window in windows if struck[window] < KILLS_A_WINDOW]
     if args.folder is None:
         shutil.rmtree(folder)
     if rare and args.rounds >= 1000:

@@ -13,16 +13,19 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from tests.kill import meters
-from tests.kill.journals import read_only
+from tests.kill.journals import WRITER, read_only
+from tests.kill.series import WRITER_NAME
+from tests.support.influxdb import InfluxDB
 from tests.support.mosquitto import Mosquitto
+from tests.support.postgresql import Place, PostgreSQL, server_processes
 
 HEADEND = "he-kill"
 READY_S = 30.0
@@ -45,6 +48,8 @@ class JournalState(NamedTuple):
     readings: int  # ever written to this file
     last_seq: int
     receipted: int
+    to_write: int  # records that the time-series writer has not written; 0 without one
+    written: int
 
 
 def journal_state(path: Path) -> JournalState | None:
@@ -58,28 +63,41 @@ def journal_state(path: Path) -> JournalState | None:
             row = connection.execute(
                 "SELECT last_seq, receipted FROM consumers WHERE name='billing'"
             ).fetchone()
+            series = connection.execute(
+                "SELECT last_seq - receipted, receipted FROM consumers WHERE name=?", (WRITER,)
+            ).fetchone()
     except sqlite3.OperationalError:
         return None  # being made
     if row is None or "epoch" not in meta:
         return None
     written = sum(int(number) - 1 for name, number in meta.items() if name.startswith("next_rid"))
-    return JournalState(meta["epoch"], epochs, written, *row)
+    return JournalState(meta["epoch"], epochs, written, *row, *(series or (0, 0)))
 
 
 @dataclass
 class World:
-    """All of it. `with World(folder) as world:` leaves no process behind."""
+    """All of it. `with World(folder) as world:` leaves no process behind.
+
+    `servers`: billing's database is a PostgreSQL, and an InfluxDB is filled beside it.
+    """
 
     folder: Path
+    servers: bool = False
     broker: Mosquitto = field(init=False)
+    influxdb: InfluxDB = field(init=False)
+    postgresql: PostgreSQL = field(init=False)
     ports: list[int] = field(default_factory=list)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     plan_ends_at: float = 0.0
     resting: set[str] = field(default_factory=set)  # roles that are meant to be down now
     _ready_from: int = 0  # where the running consumer's log begins
+    _place: Place | None = None  # billing's, in the PostgreSQL
+    _of_postgresql: list[int] = field(default_factory=list)  # its processes when it was struck
 
     def __post_init__(self) -> None:
         self.broker = Mosquitto(self.folder / "broker")
+        self.influxdb = InfluxDB(self.folder / "influxdb")
+        self.postgresql = PostgreSQL(durable=True)
         for name in ("data", "billing", "journals"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
 
@@ -87,6 +105,11 @@ class World:
         try:
             self._start_meters()
             self.broker.start()
+            if self.servers:
+                self.influxdb.start()
+                self.postgresql.make()
+                self.postgresql.start()
+                self._place = self.postgresql.place()
         except BaseException:
             self.__exit__()
             raise
@@ -100,6 +123,9 @@ class World:
             if process.stdout is not None:
                 process.stdout.close()
         self.broker.stop()
+        self.influxdb.stop()
+        self._end_leftovers()
+        self.postgresql.__exit__()
 
     # -- files
 
@@ -110,8 +136,17 @@ class World:
 
     @property
     def billing(self) -> Path:
-        """Billing's database."""
+        """Billing's database, where it is a file."""
         return self.folder / "billing" / "billing.db"
+
+    def open_billing(self) -> Any:
+        """A connection to look at billing's database with."""
+        return read_only(self.billing) if self._place is None else self._place.connect()
+
+    @contextmanager
+    def _looking_at_billing(self) -> Iterator[Any]:
+        with closing(self.open_billing()) as connection:
+            yield connection
 
     @property
     def config(self) -> Path:
@@ -130,11 +165,9 @@ class World:
         place = self.folder / "journals" / name
         place.mkdir()
         epoch = self.state().epoch
-        with closing(read_only(self.billing)) as connection:
-            row = connection.execute(
-                "SELECT through_seq FROM feed_cursor WHERE epoch=?", (epoch,)
-            ).fetchone()
-        (place / "through_seq").write_text(str(row[0] if row else 0))
+        with self._looking_at_billing() as connection:
+            rows = connection.execute("SELECT epoch, through_seq FROM feed_cursor").fetchall()
+        (place / "through_seq").write_text(str(dict(rows).get(epoch, 0)))
         for suffix in ("", "-wal", "-shm"):
             part = self.journal.with_name(self.journal.name + suffix)
             if part.exists():
@@ -188,14 +221,20 @@ class World:
                 f'feed: {{broker: "{self.broker.url}", receipt_timeout_s: 2,'
                 " consumers: [{name: billing, classes: [billing, telemetry, events]}]}"
             ),
-            (
-                f'billing: {{database: "sqlite:///{self.billing}", name: billing,'
-                f" headends: [{HEADEND}]}}"
-            ),
+            (f'billing: {{database: "{self._billing_url}", name: billing, headends: [{HEADEND}]}}'),
         ]
+        if self.servers:
+            lines.append(
+                f"timeseries: [{{kind: influxdb1, name: {WRITER_NAME},"
+                f' url: "{self.influxdb.url}", database: {self.influxdb.database}}}]'
+            )
         draft = self.config.with_suffix(".draft")
         draft.write_text("\n".join(lines) + "\n")
         draft.replace(self.config)
+
+    @property
+    def _billing_url(self) -> str:
+        return f"sqlite:///{self.billing}" if self._place is None else self._place.url
 
     # -- processes
 
@@ -258,24 +297,51 @@ class World:
         self.wait(stands, READY_S, f"the {role} does not stand")
 
     def pid(self, victim: str) -> int:
-        """The process id of a victim."""
-        return self.broker.pid if victim == "broker" else self.processes[victim].pid
+        """The process id of a victim, who is about to be struck."""
+        process = self._process(victim)
+        assert process is not None
+        if victim == "postgresql":
+            self._of_postgresql = server_processes(process.pid)
+        return process.pid
+
+    def _process(self, victim: str) -> subprocess.Popen[bytes] | None:
+        if victim == "broker":
+            return self.broker.process
+        if victim == "influxdb":
+            return self.influxdb.process
+        if victim == "postgresql":
+            return self.postgresql.process
+        return self.processes[victim]
 
     def is_dead(self, victim: str) -> bool:
         """Whether a victim has ended."""
-        process = self.broker.process if victim == "broker" else self.processes[victim]
+        process = self._process(victim)
         return process is None or process.poll() is not None
 
     def ended_by_kill(self, victim: str) -> bool:
         """Whether a dead victim died of SIGKILL."""
-        process = self.broker.process if victim == "broker" else self.processes[victim]
+        process = self._process(victim)
         return process is not None and process.returncode == -signal.SIGKILL
+
+    def _end_leftovers(self) -> None:
+        """PostgreSQL's other processes, whose first one was struck: no goodbye for them either."""
+        for pid in self._of_postgresql:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._of_postgresql = []
 
     def restart(self, victim: str) -> None:
         """Start a dead victim again."""
         if victim == "broker":
             self.broker.kill()  # it is dead: this takes note of it
             self.broker.start()
+        elif victim == "influxdb":
+            self.influxdb.kill()
+            self.influxdb.start()
+        elif victim == "postgresql":
+            self._end_leftovers()
+            self.postgresql.stop()
+            self.postgresql.start()
         elif victim == "daemon":
             self.start_daemon()
         else:

@@ -68,6 +68,11 @@ class InfluxDB:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def process(self) -> "subprocess.Popen[bytes] | None":
+        """The server's process, also after it has ended; None when none was started."""
+        return None if self._process is None else self._process.process
+
     # -- its life
 
     def start(self) -> None:

@@ -184,7 +184,7 @@ class PostgreSQL:
         """SIGKILL to every process of it at once, as when the power goes: no goodbye."""
         process, self.process = self.process, None
         assert process is not None
-        children = _children(process.pid)
+        children = server_processes(process.pid)
         for pid in (process.pid, *children):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -196,12 +196,12 @@ class PostgreSQL:
 
     def freeze(self) -> None:
         """SIGSTOP to every process: connections stand and nothing answers. Until `thaw`."""
-        for pid in (self.pid, *_children(self.pid)):
+        for pid in (self.pid, *server_processes(self.pid)):
             os.kill(pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
         """SIGCONT to every process."""
-        for pid in (*_children(self.pid), self.pid):
+        for pid in (*server_processes(self.pid), self.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
@@ -247,7 +247,8 @@ class PostgreSQL:
         assert done.returncode == 0, f"{command[0]}: {done.stdout}{done.stderr}"
 
 
-def _children(pid: int) -> list[int]:
+def server_processes(pid: int) -> list[int]:
+    """The processes that a server's first process has started."""
     found = []
     for thread in Path(f"/proc/{pid}/task").iterdir():
         found += map(int, (thread / "children").read_text().split())

@@ -26,6 +26,11 @@ class ServerProcess:
         return self._process.pid
 
     @property
+    def process(self) -> subprocess.Popen[bytes] | None:
+        """The child, also when it has ended by itself."""
+        return self._process
+
+    @property
     def running(self) -> bool:
         """Started, and not ended by us or by itself."""
         return self._process is not None and self._process.poll() is None
