@@ -38,4 +38,8 @@ def _why(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         cause = error.os_error
         return f"{error.host}:{error.port} {getattr(cause, 'strerror', None) or cause}"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "the server hung up"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "what came is no HTTP answer"
     return str(error) or type(error).__name__

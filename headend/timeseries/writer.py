@@ -109,6 +109,9 @@ class SeriesWriter:
         self._receipted = -1
         self._through = -1
         self._epoch = ""
+        # what is under way: parts of a batch, the first on top, and how far the batch reaches
+        self._waiting: list[list[Pending]] = []
+        self._reaches = -1
         # for people
         self.written_lines = 0
         self.requests = 0
@@ -139,6 +142,7 @@ class SeriesWriter:
     async def run(self) -> None:
         """Write until cancelled."""
         pause_s = self._settings.stopped_first_s
+        self._receipted = -1  # begin at the cursor, whatever a life before this one left behind
         while True:
             answered = self.requests
             try:
@@ -186,13 +190,12 @@ class SeriesWriter:
 
     async def _work(self, dialect: Dialect) -> None:
         settings = self._settings
-        self._receipted = -1  # whatever was under way is read again
         while True:
             self._wake.clear()
-            batch, through = await self._gather()
-            if through > self._receipted:
-                await self._deliver(dialect, batch.pending(), through)
-                await self._receipt(through)
+            await self._take_up()
+            if self._reaches > self._receipted:
+                await self._deliver(dialect)
+                await self._receipt(self._reaches)
             await self._send_extra(dialect)
             if not self._more():
                 await self._wake.wait()
@@ -213,16 +216,26 @@ class SeriesWriter:
         """Whether the journal is known to hold more than was written."""
         return self._journal.cursors()[self.consumer].last_seq > self._receipted
 
-    async def _gather(self) -> tuple[Batch, int]:
-        """The next lines, and the number they reach to; what does not fit stays for the next."""
+    async def _take_up(self) -> None:
+        """The next batch, unless one is under way still (a fault of the configuration was mended).
+
+        Then it goes on with the part that was not taken: with many bad lines a batch is long.
+        """
         cursor = self._journal.cursors()[self.consumer]
         if cursor.receipted_seq != self._receipted or self._epoch != self._journal.epoch:
             # The start, a replay, or a journal that numbers anew: begin at the cursor.
             self._ahead.clear()
             self._ahead_bad.clear()
+            self._waiting.clear()
             self._oldest_ms = None
-            self._receipted = self._through = cursor.receipted_seq
+            self._receipted = self._through = self._reaches = cursor.receipted_seq
             self._epoch = self._journal.epoch
+        if self._reaches <= self._receipted:
+            batch, self._reaches = await self._gather()
+            self._waiting = [batch.pending()] if len(batch) else []
+
+    async def _gather(self) -> tuple[Batch, int]:
+        """The next lines, and the number they reach to; what does not fit stays for the next."""
         batch = Batch(self._settings.lines_max)
         while True:
             while self._ahead:
@@ -275,32 +288,34 @@ class SeriesWriter:
 
     # -- sending
 
-    async def _deliver(self, dialect: Dialect, lines: list[Pending], through: int) -> None:
-        """Until every line is written or a dead letter. _Stop."""
-        bad = [letter for letter in self._ahead_bad if letter.seq <= through]
+    async def _deliver(self, dialect: Dialect) -> None:
+        """Until every line under way is written or a dead letter. _Stop: the rest still waits."""
+        bad = [letter for letter in self._ahead_bad if letter.seq <= self._reaches]
         if bad:
             await self._bury(bad)
-            self._ahead_bad = [letter for letter in self._ahead_bad if letter.seq > through]
-        waiting = [lines] if lines else []
+            self._ahead_bad = [one for one in self._ahead_bad if one.seq > self._reaches]
+        waiting = self._waiting
         while waiting:
-            part = waiting.pop()
+            part = waiting[-1]
             body = b"".join([pending.encoded() for pending in part])
             if len(body) > self._settings.bytes_max and len(part) > 1:
-                waiting += _halves(part)
+                waiting[-1:] = _halves(part)
                 continue
             outcome = await self._write(dialect, body, smaller=len(part) > SMALL_LINES)
             if outcome is None:
                 self.written_lines += len(part)
+                waiting.pop()
                 continue
             if len(part) == 1 and len(part[0].line.fields) > 1:
                 part = list(part[0].split())
             if len(part) > 1:
-                waiting += _halves(part)
+                waiting[-1:] = _halves(part)
                 continue
             shown = part[0].line.text()
             await self._bury(
                 [DeadLetter(self._clock.now_ms(), part[0].seq, outcome.status, outcome.text, shown)]
             )
+            waiting.pop()
 
     async def _write(
         self, dialect: Dialect, body: bytes, *, smaller: bool

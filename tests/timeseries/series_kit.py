@@ -213,7 +213,11 @@ def everything(influx: InfluxDB) -> dict[Key, Any]:
 
 def assert_holds(influx: InfluxDB, expected: dict[Key, Any]) -> None:
     """The database holds exactly what is expected, digit by digit."""
-    found = everything(influx)
+    assert_same(everything(influx), expected)
+
+
+def assert_same(found: dict[Key, Any], expected: dict[Key, Any]) -> None:
+    """Exactly the same fields with the same digits."""
     missing = expected.keys() - found.keys()
     assert not missing, f"{len(missing)} missing, such as {sorted(missing)[:3]}"
     more = found.keys() - expected.keys()
