@@ -36,7 +36,7 @@ from headend.feed.embedded_broker import embedded_broker
 from headend.feed.publisher import Publisher
 from headend.feed.settings import FeedSettings
 from headend.journal import Base as JournalBase
-from headend.journal import ConsumerSpec, Journal, JournalSettings
+from headend.journal import ConsumerSpec, Journal, JournalSettings, is_feed_consumer
 from headend.journal.retention import Retention
 from headend.liveness import status_line, watched
 from headend.messages.broker import BrokerSpec
@@ -341,6 +341,9 @@ def _start_api(parts: Parts) -> ApiServer:
             msg = "this head-end has no feed"
             raise ApiError(msg)
         consumer, from_seq = str(request["consumer"]), int(request["from_seq"])
+        if not is_feed_consumer(consumer):
+            msg = f"{consumer} is no consumer of the feed"
+            raise ApiError(msg)
         await parts.journal.set_cursor(consumer, from_seq)
         parts.publisher.wake()
         return {"consumer": consumer, "from_seq": from_seq}

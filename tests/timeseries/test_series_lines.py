@@ -25,7 +25,7 @@ NUMBERS = st.decimals(
 POINTS = {
     "active_import_total": "register",
     "active_power_total": "instantaneous",
-    "active_import_interval": "interval",
+    "active_import_interval": "other",  # the table has none: kept all the same
     "demand_import_total": "demand",
     "relay_state": "state",
     "of_no_table": "other",
