@@ -184,8 +184,10 @@ class Checker:
         if in_use.written != in_use.series_last:
             report.add("not_drained", f"series: {in_use.written} of {in_use.series_last}")
         found = read_series(server)
-        for finding in compare(found, views):
+        compared = compare(found, views)
+        for finding in compared.findings:
             report.add(*finding)
+        report.counts["must_be_in_series"] = compared.must
         report.counts["in_time_series"] = len(found)
 
     def check_spans(self, spans: Iterable[Mapping[str, object]]) -> Report:

@@ -17,6 +17,8 @@ from tests.kill.journals import EVENTS_KIND, HELD, JournalView, Said
 STATISTICS = ("bus", "due", "writer")  # the head-end's own, not of the journal
 VALUE_MAX = 2  # qualities up to here have a value beside them
 FAIL = "fail"
+ESTIMATES = ("estimated", "substituted", "manual")
+VARIANTS = ("estimated", "rejected")
 WRITER_NAME = "influxdb"
 _QUALITY = re.compile(r"(.+)_quality")
 
@@ -32,7 +34,7 @@ class Server(Protocol):
 class Place(NamedTuple):
     """Where one value stands."""
 
-    rejected: bool
+    variant: str  # "" for readings, or one of VARIANTS
     meter: str
     service_point: str
     point: str
@@ -48,7 +50,10 @@ class Finding(NamedTuple):
 
 def place_of(said: Said) -> Place:
     """Where a reading of a journal must stand."""
-    return Place(said.verdict == FAIL, said.meter, said.service_point, said.point, said.time_ms)
+    variant = "rejected" if said.verdict == FAIL else ""
+    if not variant and said.status in ESTIMATES:
+        variant = "estimated"
+    return Place(variant, said.meter, said.service_point, said.point, said.time_ms)
 
 
 def read_series(server: Server) -> dict[Place, Decimal]:
@@ -57,26 +62,37 @@ def read_series(server: Server) -> dict[Place, Decimal]:
     for measurement in server.measurements():
         if measurement in STATISTICS:
             continue
+        variant = measurement.rpartition("_")[2]
+        variant = variant if variant in VARIANTS else ""
         for row in server.rows(f'SELECT * FROM "{measurement}"'):
             for column, quality in row.items():
                 match = _QUALITY.fullmatch(column)
                 if match is None or quality is None or quality > VALUE_MAX:
                     continue
                 place = Place(
-                    measurement.endswith("_rejected"),
+                    variant,
                     row["meter"],
                     row["service_point"],
                     match[1],
                     row["time"],
                 )
-                assert place not in found
+                assert place not in found, f"two values for {place}"
                 value = row[match[1]]
                 found[place] = Decimal(value) if isinstance(value, int) else value
     return found
 
 
-def compare(found: dict[Place, Decimal], views: Iterable[JournalView]) -> Iterable[Finding]:
+class Compared(NamedTuple):
+    """What does not agree, and for how many places a journal says what must stand there."""
+
+    findings: list[Finding]
+    must: int
+
+
+def compare(found: dict[Place, Decimal], views: Iterable[JournalView]) -> Compared:
     """What is missing there, what differs, and what no journal ever had."""
+    findings: list[Finding] = []
+    must: set[Place] = set()
     said_ever: dict[Place, set[Decimal]] = defaultdict(set)
     for view in views:
         waiting = _not_written(view)
@@ -91,15 +107,21 @@ def compare(found: dict[Place, Decimal], views: Iterable[JournalView]) -> Iterab
                 continue
             if place not in newest or newest[place].revision < said.revision:
                 newest[place] = said
+        must |= newest.keys()
         for place, said in newest.items():
             value = found.get(place)
             if value is None:
-                yield Finding("series_missing", f"{view.path}: the database has not {said}")
+                findings.append(
+                    Finding("series_missing", f"{view.path}: the database has not {said}")
+                )
             elif value != Decimal(said.value or ""):
-                yield Finding("series_differs", f"{view.path}: the database says {value}: {said}")
+                text = f"{view.path}: the database says {value}: {said}"
+                findings.append(Finding("series_differs", text))
     for place, value in found.items():
         if value not in said_ever.get(place, ()):
-            yield Finding("series_foreign", f"no journal ever had {value} for {place}")
+            text = f"no journal ever had {value} for {place}"
+            findings.append(Finding("series_foreign", text))
+    return Compared(findings, len(must))
 
 
 def _not_written(view: JournalView) -> set[tuple[int, int]]:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -17,21 +18,27 @@ from headend.domain.reading import Reading
 from headend.feed.batching import encoded_batches
 from headend.journal import Birth, ConsumerSpec, Journal, JournalSettings
 from tests.kill.checker import Checker, Report
+from tests.kill.journals import WRITER
+from tests.support.influxdb import InfluxDB
 from tests.support.waiting import eventually
 
 METERS = 2
 STEPS = 5
 POINT = "active_import_total"
 BEGUN_MS = 1_900_000_000_000
-CONSUMER = ConsumerSpec("billing", frozenset({"billing", "telemetry", "events"}))
+CONSUMERS = (
+    ConsumerSpec("billing", frozenset({"billing", "telemetry", "events"})),
+    ConsumerSpec(WRITER, frozenset({"billing", "telemetry"})),
+)
 SETTINGS = JournalSettings(reserve_bytes_telemetry=2, reserve_bytes_billing=1)
 
 
 class Scene:
     """A folder as the loop leaves it: two meters, five readings each, all at billing."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, series: InfluxDB | None = None) -> None:
         self.folder = folder
+        self.series = series
         self.journal = folder / "data" / "journal.db"
         self.billing = folder / "billing" / "billing.db"
         for name in ("data", "billing", "journals"):
@@ -41,7 +48,7 @@ class Scene:
         """Meters serve, the journal keeps and numbers, billing takes and receipts."""
         clock = SystemClock()
         journal = await Journal.open(
-            self.journal, clock=clock, software="test", consumers=[CONSUMER], settings=SETTINGS
+            self.journal, clock=clock, software="test", consumers=CONSUMERS, settings=SETTINGS
         )
         births = [Birth((self.serve(m, s),)) for s in range(STEPS) for m in range(METERS)]
         appended = await journal.append_many(births)
@@ -55,38 +62,39 @@ class Scene:
         ):
             store.take([Arrived("he", "meter/v1/he/feed/billing", batch.payload)])
         store.close()
-        await journal.receipt("billing", len(births))
-        await eventually(lambda: self._receipted() == len(births))
+        for consumer in CONSUMERS:
+            await journal.receipt(consumer.name, len(births))
+        await eventually(lambda: self._receipted() == {len(births)})
         await journal.close()
 
-    def _receipted(self) -> int:
+    def _receipted(self) -> set[int]:
         with closing(sqlite3.connect(self.journal)) as db:
-            return db.execute("SELECT receipted FROM consumers").fetchone()[0]
+            return {seq for (seq,) in db.execute("SELECT receipted FROM consumers")}
 
     def serve(self, meter: int, step: int) -> Reading:
         """One answer of a meter, in the truth log, and the reading it becomes."""
-        at_ms = BEGUN_MS + 1000 * step + meter
+        then_ms = at_ms(meter, step)
         value = Decimal(100 * (meter + 1) + step) + Decimal("0.25")
         reply = bytes([0x68, meter, step, 0x16])
         truth = {
             "meter": f"{meter + 1:012d}",
             "points": [POINT],
             "values": [str(value)],
-            "at_ms": at_ms,
+            "at_ms": then_ms,
             "raw": [reply.hex().upper()],
         }
         with (self.folder / "truth.jsonl").open("a") as file:
             file.write(json.dumps(truth) + "\n")
         exchange = Exchange(
-            "bus", "m", b"\x68\x16", reply, at_ms - 2, at_ms + 4, 6.0, 1, Outcome.REPLY
+            "bus", "m", b"\x68\x16", reply, then_ms - 2, then_ms + 4, 6.0, 1, Outcome.REPLY
         )
         return Reading(
-            f"M-{meter:02d}", "SP", POINT, value, "kWh", at_ms, at_ms + 4, exchange=exchange
+            f"M-{meter:02d}", "SP", POINT, value, "kWh", then_ms, then_ms + 4, exchange=exchange
         )
 
     def check(self) -> Report:
         """What a fresh checker finds."""
-        return Checker(self.folder).check()
+        return Checker(self.folder, series=self.series).check()
 
     def spoil(self, database: Path, sql: str) -> None:
         """Change something behind everybody's back; `rb` stands for the readings' table."""
@@ -109,6 +117,39 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = Scene(tmp_path_factory.mktemp("played"))
     asyncio.run(made.play())
     return made.folder
+
+
+@pytest.fixture(scope="module")
+def influxdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxDB]:
+    with InfluxDB(tmp_path_factory.mktemp("influxdb")) as server:
+        yield server
+
+
+@pytest.fixture
+def filled(played: Path, tmp_path: Path, influxdb: InfluxDB) -> Scene:
+    """The scene with a real InfluxDB that holds its readings, in lines written by hand here."""
+    scene = Scene(shutil.copytree(played, tmp_path / "scene"), influxdb)
+    influxdb.query(f'DROP DATABASE "{influxdb.database}"')
+    influxdb.create_database()
+    for meter in range(METERS):
+        for step in range(STEPS):
+            write(influxdb, meter, step, f"{100 * (meter + 1) + step}.25")
+    return scene
+
+
+def write(influxdb: InfluxDB, meter: int, step: int, value: str, quality: int = 0) -> None:
+    """One reading as the operations guide describes its line."""
+    line = (
+        f"register,headend=he,meter=M-{meter:02d},service_point=SP"
+        f" {POINT}={value},{POINT}_quality={quality}i {at_ms(meter, step)}"
+    )
+    answer = influxdb.write(line.encode())
+    assert answer.status == 204, answer
+
+
+def at_ms(meter: int, step: int) -> int:
+    """When a meter answered."""
+    return BEGUN_MS + 1000 * step + meter
 
 
 @pytest.fixture
@@ -264,3 +305,78 @@ def test_sums_that_count_something_twice_are_told(scene: Scene) -> None:
 
     assert checker.check_spans([span("4.00")]).findings == []
     assert checker.check_spans([span("5.00")]).by_kind["span"] == 1
+
+
+def test_a_time_series_that_agrees_is_found_to_agree(filled: Scene) -> None:
+    report = filled.check()
+    assert report.findings == []
+    assert report.counts["in_time_series"] == METERS * STEPS
+    assert report.counts["must_be_in_series"] == METERS * STEPS
+
+
+def test_a_point_deleted_from_the_time_series_is_missed(filled: Scene, influxdb: InfluxDB) -> None:
+    ns = at_ms(1, 3) * 1_000_000
+    influxdb.query(f'DELETE FROM "register" WHERE "meter"=\'M-01\' AND time={ns}')
+    assert filled.check().by_kind == {"series_missing": 1}
+
+
+def test_a_changed_value_in_the_time_series_is_told(filled: Scene, influxdb: InfluxDB) -> None:
+    write(influxdb, 0, 2, "102.26")
+    assert filled.check().by_kind == {"series_differs": 1, "series_foreign": 1}
+
+
+def test_a_value_of_another_meter_in_the_time_series_is_told(
+    filled: Scene, influxdb: InfluxDB
+) -> None:
+    write(influxdb, 7, 0, "100.25")
+    assert filled.check().by_kind == {"series_foreign": 1}
+
+
+def test_a_value_a_millisecond_off_in_the_time_series_is_told(
+    filled: Scene, influxdb: InfluxDB
+) -> None:
+    ns = at_ms(0, 0) * 1_000_000
+    influxdb.query(f'DELETE FROM "register" WHERE "meter"=\'M-00\' AND time={ns}')
+    line = (
+        f"register,headend=he,meter=M-00,service_point=SP {POINT}=100.25,{POINT}_quality=0i"
+        f" {at_ms(0, 0) + 1}"
+    )
+    assert influxdb.write(line.encode()).status == 204
+    assert filled.check().by_kind == {"series_missing": 1, "series_foreign": 1}
+
+
+def test_a_reading_marked_as_withdrawn_in_the_time_series_is_missed(
+    filled: Scene, influxdb: InfluxDB
+) -> None:
+    write(influxdb, 1, 4, "204.25", quality=9)
+    assert filled.check().by_kind == {"series_missing": 1}
+
+
+def test_a_reading_among_the_estimates_of_the_time_series_is_told(
+    filled: Scene, influxdb: InfluxDB
+) -> None:
+    line = (
+        f"register_estimated,headend=he,meter=M-00,service_point=SP"
+        f" {POINT}=100.25,{POINT}_quality=0i {at_ms(0, 0)}"
+    )
+    assert influxdb.write(line.encode()).status == 204
+    assert filled.check().by_kind == {"series_foreign": 1}
+
+
+def test_a_backlog_of_the_time_series_writer_is_told(filled: Scene) -> None:
+    filled.spoil(
+        filled.journal, f"UPDATE consumers SET receipted=receipted-1 WHERE name='{WRITER}'"
+    )
+    assert filled.check().by_kind == {"not_drained": 1}
+
+
+def test_a_value_written_before_the_cursor_moved_may_stand_in_the_time_series(
+    filled: Scene, influxdb: InfluxDB
+) -> None:
+    """Of a journal that is gone: what lies beyond the cursor may be there, and need not be."""
+    with closing(sqlite3.connect(filled.journal)) as db:
+        db.execute(f"UPDATE consumers SET receipted=8 WHERE name='{WRITER}'")
+        db.commit()
+    ns = at_ms(1, 4) * 1_000_000
+    influxdb.query(f'DELETE FROM "register" WHERE "meter"=\'M-01\' AND time={ns}')
+    assert filled.check().by_kind == {"not_drained": 1}  # no series_missing, no series_foreign

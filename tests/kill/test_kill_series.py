@@ -32,7 +32,7 @@ def journal(*readings: Said, written: int = 100) -> JournalView:
 
 def kinds(found: dict[Place, Decimal], *views: JournalView) -> list[str]:
     """The kinds of what is found."""
-    return [finding.kind for finding in compare(found, views)]
+    return [finding.kind for finding in compare(found, views).findings]
 
 
 GOOD = said(1, "12.50")

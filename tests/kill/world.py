@@ -25,7 +25,7 @@ from tests.kill.journals import WRITER, read_only
 from tests.kill.series import WRITER_NAME
 from tests.support.influxdb import InfluxDB
 from tests.support.mosquitto import Mosquitto
-from tests.support.postgresql import Place, PostgreSQL, server_processes
+from tests.support.postgresql import Place, PostgreSQL
 
 HEADEND = "he-kill"
 READY_S = 30.0
@@ -92,7 +92,6 @@ class World:
     resting: set[str] = field(default_factory=set)  # roles that are meant to be down now
     _ready_from: int = 0  # where the running consumer's log begins
     _place: Place | None = None  # billing's, in the PostgreSQL
-    _of_postgresql: list[int] = field(default_factory=list)  # its processes when it was struck
 
     def __post_init__(self) -> None:
         self.broker = Mosquitto(self.folder / "broker")
@@ -124,7 +123,8 @@ class World:
                 process.stdout.close()
         self.broker.stop()
         self.influxdb.stop()
-        self._end_leftovers()
+        if self.is_dead("postgresql"):  # struck, and not started again
+            self._end_postgresql()
         self.postgresql.__exit__()
 
     # -- files
@@ -300,8 +300,6 @@ class World:
         """The process id of a victim, who is about to be struck."""
         process = self._process(victim)
         assert process is not None
-        if victim == "postgresql":
-            self._of_postgresql = server_processes(process.pid)
         return process.pid
 
     def _process(self, victim: str) -> subprocess.Popen[bytes] | None:
@@ -323,12 +321,17 @@ class World:
         process = self._process(victim)
         return process is not None and process.returncode == -signal.SIGKILL
 
-    def _end_leftovers(self) -> None:
-        """PostgreSQL's other processes, whose first one was struck: no goodbye for them either."""
-        for pid in self._of_postgresql:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self._of_postgresql = []
+    def _end_postgresql(self) -> None:
+        """Its first process is dead: no goodbye for the others either. None is left then."""
+        end = time.monotonic() + END_S
+        while left := processes_in(self.postgresql.data):
+            if time.monotonic() > end:
+                raise WorldError(f"processes of PostgreSQL do not die: {left}")
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(LOOK_S)
+        self.postgresql.stop()
 
     def restart(self, victim: str) -> None:
         """Start a dead victim again."""
@@ -339,8 +342,7 @@ class World:
             self.influxdb.kill()
             self.influxdb.start()
         elif victim == "postgresql":
-            self._end_leftovers()
-            self.postgresql.stop()
+            self._end_postgresql()
             self.postgresql.start()
         elif victim == "daemon":
             self.start_daemon()
@@ -418,6 +420,22 @@ class World:
                 raise WorldError(f"{what} (waited {timeout_s:.0f} s)")
             time.sleep(LOOK_S)
         return value
+
+
+def processes_in(folder: Path) -> list[int]:
+    """Processes that work in a folder, zombies not counted.
+
+    All of PostgreSQL's work in its data's: so those whose parent is dead are found as well, and no
+    other process that has got the number of one of them meanwhile.
+    """
+    folder = folder.resolve()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):  # it has ended, or is another user's
+                if (entry / "cwd").readlink() == folder:
+                    found.append(int(entry.name))
+    return found
 
 
 def _iso(at: float) -> str:
