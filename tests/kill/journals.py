@@ -184,6 +184,7 @@ class BillingView:
     gaps: list[tuple[object, ...]] = field(default_factory=list)
     dead_letters: list[tuple[object, ...]] = field(default_factory=list)
     alarms: dict[str, int] = field(default_factory=dict)
+    recovered: set[str] = field(default_factory=set)  # epochs with news below the cursor
 
 
 _COLUMNS = ", ".join(Said._fields)
@@ -213,6 +214,12 @@ def read_billing(connect: Callable[[], Any]) -> BillingView:
         view.alarms = {
             kind: int(times)
             for kind, times in db.execute("SELECT kind, sum(times) FROM alarm GROUP BY kind")
+        }
+        view.recovered = {
+            epoch
+            for (epoch,) in db.execute(
+                "SELECT subject FROM alarm WHERE kind='unknown_below_cursor'"
+            )
         }
     return view
 

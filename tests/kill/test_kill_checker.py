@@ -254,6 +254,15 @@ def test_a_cursor_beyond_what_billing_has_is_told(scene: Scene) -> None:
     assert scene.check().by_kind["cursor"] == 1
 
 
+def test_a_reading_that_came_to_billing_below_its_cursor_is_told(scene: Scene) -> None:
+    scene.spoil(
+        scene.billing,
+        "INSERT INTO alarm (headend, kind, subject, detail, first_ms, last_ms, times)"
+        " SELECT headend, 'unknown_below_cursor', epoch, 'number 3', 1, 1, 1 FROM reading LIMIT 1",
+    )
+    assert scene.check().by_kind == {"recovered": 1}
+
+
 def test_a_backlog_is_told(scene: Scene) -> None:
     scene.spoil(scene.journal, "UPDATE consumers SET receipted=receipted-1")
     assert scene.check().by_kind["not_drained"] == 1
