@@ -27,7 +27,7 @@ POINTS = {
     "active_power_total": "instantaneous",
     "active_import_interval": "other",  # the table has none: kept all the same
     "demand_import_total": "demand",
-    "relay_state": "state",
+    "relay_state": "other",  # the table does not know it: kept all the same
     "of_no_table": "other",
 }
 
