@@ -10,7 +10,7 @@ run: install
 	@.venv/bin/headend demo $(ARGS)
 
 test: install servers lint
-	$(PYTHON) -m pytest -q
+	$(PYTHON) -m pytest -q -n 2 --dist loadfile
 
 # The virtual environment; instant when it is up to date.
 install:
