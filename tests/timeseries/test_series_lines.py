@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headend.domain.reading import Reading, Status, Verdict
@@ -18,6 +18,7 @@ from tests.journal.journal_kit import NOON_MS, Bench, exchange, reading
 from tests.timeseries.line_parser import Parsed, parse_line
 from tests.timeseries.series_kit import CONSUMER, STEP_MS, World
 
+NO_DEADLINE = settings(deadline=None)  # the machine is shared; the table is read at the first use
 NAMES = st.text(min_size=1, max_size=12)
 NUMBERS = st.decimals(
     allow_nan=False, allow_infinity=False, min_value=Decimal("-1e20"), max_value=Decimal("1e20")
@@ -41,6 +42,7 @@ def encoded(*items: Kept) -> list[Parsed]:
     return [parse_line(line.text()) for line in LineEncoder("he1").encode(items)]
 
 
+@NO_DEADLINE
 @given(value=NUMBERS, point=st.sampled_from(sorted(POINTS)))
 def test_a_value_is_read_back_by_its_digits_as_a_float(value: Decimal, point: str) -> None:
     interval_s = 900 if point.endswith("interval") else None
@@ -55,6 +57,7 @@ def test_a_value_is_read_back_by_its_digits_as_a_float(value: Decimal, point: st
     assert line.tags.get("interval_s") == (None if interval_s is None else "900")
 
 
+@NO_DEADLINE
 @given(headend=NAMES, meter=NAMES, service_point=st.text(max_size=12), point=NAMES)
 def test_any_name_is_read_back(headend: str, meter: str, service_point: str, point: str) -> None:
     one = replace(reading("1.5"), meter=meter, service_point=service_point, point=point)
@@ -67,6 +70,7 @@ def test_any_name_is_read_back(headend: str, meter: str, service_point: str, poi
     assert "\n" not in line.text()
 
 
+@NO_DEADLINE
 @given(first=NAMES, second=NAMES)
 def test_two_names_never_become_one(first: str, second: str) -> None:
     def head(meter: str) -> str:
@@ -127,6 +131,7 @@ def test_what_has_no_line_is_an_error_and_never_nothing(one: Reading) -> None:
         LineEncoder("he1").encode([kept(one)])
 
 
+@NO_DEADLINE
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 3), st.integers(0, 3)), max_size=30))
 def test_a_batch_says_nothing_twice_and_keeps_the_order(said: list[tuple[int, int, int]]) -> None:
     points = sorted(POINTS)
