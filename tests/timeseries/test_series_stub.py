@@ -186,7 +186,7 @@ async def test_retry_after_is_kept_to(tmp_path: Path, stub: Stub) -> None:
 # -- orders nobody thought of
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 async def test_in_any_order_of_faults_restarts_and_revisions_nothing_is_lost(
     tmp_path: Path, stub: Stub, seed: int
 ) -> None:
@@ -207,7 +207,7 @@ async def test_in_any_order_of_faults_restarts_and_revisions_nothing_is_lost(
     for life in range(3):
         async with world.running():
             for _ in range(lot.randrange(1, 4)):
-                count = lot.randrange(1, 12)
+                count = lot.randrange(1, 7)
                 await world.fill(count, first=n)
                 n += count
                 for _ in range(lot.randrange(3)):
