@@ -14,7 +14,7 @@ from tests.kill.harness import (
     schedule,
     windows_and_victims,
 )
-from tests.kill.windows import SERVERS, SPINE_WINDOWS, VICTIMS, Window
+from tests.kill.windows import SERIES_WINDOWS, SERVERS, SPINE_WINDOWS, VICTIMS, Window
 from tests.kill.world import World
 
 ROUNDS = 30
@@ -61,11 +61,13 @@ def test_with_servers_every_window_and_victim_comes_by_turns() -> None:
 
 
 def comes_by_everything(seed: int) -> bool:
-    """Whether so few rounds have every window and every victim among them."""
+    """Whether so few rounds have every window and victim, and the writer's own death in both."""
     windows, victims = windows_and_victims(servers=True)
-    rounds = list(schedule(seed, SERVER_ROUNDS, servers=True))
-    return {one.window for one in rounds} == set(windows) and {one.victim for one in rounds} == set(
-        victims
+    rounds = [(one.window, one.victim) for one in schedule(seed, SERVER_ROUNDS, servers=True)]
+    return (
+        {window for window, _victim in rounds} == set(windows)
+        and {victim for _window, victim in rounds} == set(victims)
+        and all((window, "daemon") in rounds for window in SERIES_WINDOWS)
     )
 
 
