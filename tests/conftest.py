@@ -1,9 +1,13 @@
 """Makes `tests.support` importable: the folder of this package is put on the path."""
 
 import logging
+import signal
 from collections.abc import Iterator
 
 import pytest
+
+# A worker of pytest-xdist ignores Ctrl-C, and its children would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
