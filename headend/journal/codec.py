@@ -12,7 +12,7 @@ from headend.domain.due import DueState
 from headend.domain.exchange import Exchange, Outcome
 from headend.domain.identity import canonical_number
 from headend.domain.reading import Reading, Side, Source, Status, Verdict
-from headend.journal.model import Stored
+from headend.journal.model import Kept, Stored
 from headend.journal.schema import NO_INTERVAL
 
 # The position of a member is its code in the file: members are appended, never moved.
@@ -42,6 +42,7 @@ READING_COLUMNS = (
     "rid, series, time_ms, revision, read_id, service_point, value, form, received_ms, due_ms,"
     " meter_time_ms, xid"
 )
+_FORM = 7  # the column `form`
 READING_WIDTH = READING_COLUMNS.count(",") + 1
 EXCHANGE_COLUMNS = (
     "xid, bus, device, request, reply, stray, sent_ms, received_ms, took_ms, attempt, outcome,"
@@ -204,36 +205,44 @@ class Lexicon:
                 self._forms[row[0]] = (form, Decimal(form.multiplier))
         return self._forms[number]
 
+    def kept(self, row: Sequence[Any]) -> Kept:
+        """A row of READING_COLUMNS as streams carry it, but for the exchange's bytes."""
+        (
+            _rid, series, time_ms, revision, read_id, place, value, form, received_ms, due_ms,
+            meter_time_ms, xid,
+        ) = row  # fmt: skip
+        meter, point, interval_s = self._series.get(series) or self.series(series)
+        shape, multiplier = self._forms.get(form) or self.form(form)
+        unit, _text, side, status, verdict, flags, late, final, source, _software = shape
+        service_point = self._names.get(place)
+        reading = Reading(
+            meter,
+            self.name(place) if service_point is None else service_point,
+            point,
+            None if value is None else Decimal(value),
+            unit,
+            time_ms,
+            received_ms,
+            None if interval_s == NO_INTERVAL else interval_s,
+            due_ms,
+            status,
+            verdict,
+            flags,
+            multiplier,
+            side,
+            late,
+            final,
+            source,
+            meter_time_ms,
+        )
+        return (reading, read_id.hex(), revision, xid)
+
 
 def stored_from_row(row: Sequence[Any], lexicon: Lexicon) -> Stored:
     """A row of READING_COLUMNS as it was appended, but for the exchange's bytes."""
-    (
-        rid, series, time_ms, revision, read_id, service_point, value, form, received_ms, due_ms,
-        meter_time_ms, xid,
-    ) = row  # fmt: skip
-    meter, point, interval_s = lexicon.series(series)
-    shape, multiplier = lexicon.form(form)
-    reading = Reading(
-        meter,
-        lexicon.name(service_point),
-        point,
-        None if value is None else Decimal(value),
-        shape.unit,
-        time_ms,
-        received_ms,
-        None if interval_s == NO_INTERVAL else interval_s,
-        due_ms,
-        shape.status,
-        shape.verdict,
-        shape.flags,
-        multiplier,
-        shape.side,
-        shape.late,
-        shape.final,
-        shape.source,
-        meter_time_ms,
-    )
-    return Stored(reading, read_id.hex(), revision, xid, shape.software, rid)
+    reading, read_id, revision, xid = lexicon.kept(row)
+    shape, _multiplier = lexicon.form(row[_FORM])
+    return Stored(reading, read_id, revision, xid, shape.software, row[0])
 
 
 def outcome_code(outcome: Outcome) -> int:

@@ -20,7 +20,6 @@ from headend.journal.codec import (
     READING_COLUMNS,
     Lexicon,
     exchange_from_row,
-    stored_from_row,
 )
 from headend.journal.model import EntrySlice, Kept, RecordClass, StreamEntry, StreamSlice
 from headend.journal.schema import EXCHANGE_PREFIX, READING_PREFIX, day_tables, table_name
@@ -196,18 +195,21 @@ def _readings(
         return {}
     first = min(rid for _s, _k, _d, rid, _n in rows)
     last = max(rid + n - 1 for _s, _k, _d, rid, n in rows)
-    by_rid: dict[int, Kept] = {}
     sql = (
         f"SELECT {READING_COLUMNS} FROM {table_name(prefix, day)}"  # noqa: S608
         " WHERE rid BETWEEN ? AND ?"
     )
-    for row in connection.execute(sql, (first, last)):
-        by_rid[row[0]] = stored_from_row(row, lexicon).kept
+    kept_of = lexicon.kept
+    by_rid: dict[int, Kept] = {
+        row[0]: kept_of(row) for row in connection.execute(sql, (first, last))
+    }
     found: dict[int, StreamEntry] = {}
     for seq, _kind, _day, rid, n in rows:
-        items = tuple(by_rid[i] for i in range(rid, rid + n) if i in by_rid)
-        if len(items) == n:
-            found[seq] = StreamEntry(record_class, None, items)
+        try:
+            items = tuple([by_rid[i] for i in range(rid, rid + n)])
+        except KeyError:  # retention has dropped some of it
+            continue
+        found[seq] = StreamEntry(record_class, None, items)
     return found
 
 

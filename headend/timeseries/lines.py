@@ -36,6 +36,7 @@ CHARS_MAX = 300  # a double ends at 309 digits; more is no reading
 HEADS_MAX = 200_000
 
 _ESTIMATES = frozenset({Status.ESTIMATED, Status.SUBSTITUTED, Status.MANUAL})
+_ACTUAL, _OK = Status.ACTUAL, Verdict.OK
 _FAIL, _SUSPECT, _HELD = Verdict.FAIL, Verdict.SUSPECT, Verdict.HELD
 
 # A backslash before a comma cannot be written, a line end would end the line: such characters
@@ -93,7 +94,27 @@ class LineEncoder:
         """
         lines: dict[str, Line] = {}
         for reading, _read_id, revision, _exchange in items:
-            kind, field, quality_field = _names(reading.point)
+            kind, field, quality_field, before, behind = _names(reading.point)
+            value = reading.value
+            if (
+                revision == 1
+                and reading.status is _ACTUAL
+                and reading.verdict is _OK
+                and value is not None
+                and "E" not in (number := str(value))
+                and len(number) <= CHARS_MAX
+                and value.is_finite()
+            ):
+                # Nearly every reading. What follows below gives the same, more slowly.
+                key = (kind, reading.meter, reading.service_point, reading.interval_s)
+                head = self._heads.get(key) or self._head(key)
+                line = lines.get(head)
+                shown = before + canonical_text(number) + behind
+                if line is None:
+                    lines[head] = Line(head, reading.time_ms, {field: shown})
+                else:
+                    line.fields[field] = shown
+                continue
             variant, shown = _variant(reading, field, quality_field)
             self._put(lines, reading, kind + variant, field, shown)
             if revision > 1:
@@ -155,15 +176,16 @@ def _variant(reading: Reading, field: str, quality_field: str) -> tuple[str, str
 
 
 @lru_cache(maxsize=8192)
-def _names(point: str) -> tuple[str, str, str]:
-    """Measurement, field and quality field of a point."""
+def _names(point: str) -> tuple[str, str, str, str, str]:
+    """Measurement, field and quality field of a point; what stands around a good number."""
     try:
         kind: str = quantity(point).kind
     except KeyError:
         kind = OTHER
     # InfluxDB drops a field called `time` without a word.
     name = "time_of_day" if point == "time" else point
-    return kind, escape(name), escape(f"{name}_quality")
+    field, quality_field = escape(name), escape(f"{name}_quality")
+    return kind, field, quality_field, f"{field}=", f",{quality_field}={Quality.OK:d}i"
 
 
 def escape(text: str) -> str:
