@@ -35,6 +35,7 @@ lint: install
 # The long proofs.
 soak: install servers
 	$(PYTHON) -m tests.kill.soak --rounds 1000
+	$(PYTHON) -m tests.kill.soak --servers --rounds 400
 
 fuzz: install
 	$(PYTHON) -m pytest -q -p tests.support.fuzz_profile --timeout 0 $(FUZZED)
