@@ -56,7 +56,7 @@ from protocols.quantities import quantity
 from tests.support.influxdb import BINARY, InfluxDB
 
 HERE = Path(__file__).parent
-WRITERS = ("encode", "ours", "points", "merged", "stored")
+WRITERS = ("encode", "merged", "ours", "stored", "points")
 READINGS_DEFAULT = 80_000
 TARGET = 5.0
 KILL_BATCHES_A_S = 10.0  # that the library is given
