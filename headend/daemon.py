@@ -6,37 +6,34 @@ feed says goodbye. Everything between is supervised.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
 
 import msgspec
 
 from headend import __version__
 from headend.acquisition.duekeeper import DueKeeper
 from headend.acquisition.engine import Engine
-from headend.acquisition.meter_reader import REGISTER_HELD, Taken
+from headend.acquisition.meter_reader import REGISTER_HELD
 from headend.acquisition.plans import PlanEntry, ReadPlan
 from headend.acquisition.registry import Registry
 from headend.acquisition.sessions import kept_sessions
-from headend.api import ApiError, ApiServer
+from headend.api import ApiServer
 from headend.bus import Bus
 from headend.bus.configured import bus_settings
+from headend.commands import Parts, commands, read_now
 from headend.config import Config
-from headend.domain.clock import Clock, SystemClock, from_iso, iso
+from headend.domain.clock import Clock, SystemClock
 from headend.domain.errors import JournalDamaged
-from headend.domain.meter import Event, MeterExchange
-from headend.drivers import reading_json
+from headend.domain.meter import Event
 from headend.drivers.configured import configured_sessions
 from headend.feed.embedded_broker import embedded_broker
 from headend.feed.publisher import Publisher
 from headend.feed.settings import FeedSettings
 from headend.journal import Base as JournalBase
-from headend.journal import ConsumerSpec, Journal, JournalSettings, is_feed_consumer
+from headend.journal import ConsumerSpec, Journal, JournalSettings
 from headend.journal.retention import Retention
 from headend.liveness import status_line, watched
 from headend.messages.broker import BrokerSpec
@@ -48,7 +45,6 @@ from headend.timeseries.service import TimeSeries
 from headend.timeseries.service import consumers as timeseries_consumers
 from headend.transport import make_link
 from headend.vee import Base, RuleSet
-from protocols.quantities import quantity
 
 log = logging.getLogger(__name__)
 
@@ -77,21 +73,6 @@ def read_plans(config: Config) -> dict[str, ReadPlan]:
         )
         plans[name] = ReadPlan(name, entries)
     return plans
-
-
-@dataclass(slots=True)
-class Parts:
-    """What the running daemon consists of, for the commands of the local socket."""
-
-    config: Config
-    clock: Clock
-    journal: Journal
-    registry: Registry
-    engine: Engine
-    buses: dict[str, Bus]
-    supervisor: Supervisor
-    publisher: Publisher | None = None
-    timeseries: TimeSeries | None = None
 
 
 async def run_daemon(
@@ -250,8 +231,8 @@ async def _start_feed(parts: Parts, broker: BrokerSpec | None) -> None:
 
         parts.supervisor.start("broker", serve_broker)
 
-    async def read_now(meter: str, points: Sequence[str], timeout_s: float) -> list[PointAnswer]:
-        shown = await _read(parts, meter, points, timeout_s)
+    async def answer(meter: str, points: Sequence[str], timeout_s: float) -> list[PointAnswer]:
+        shown = await read_now(parts, meter, points, timeout_s)
         return [msgspec.convert(answer, PointAnswer) for answer in shown]
 
     parts.publisher = Publisher(
@@ -265,7 +246,7 @@ async def _start_feed(parts: Parts, broker: BrokerSpec | None) -> None:
         clock=parts.clock,
         version=__version__,
         configuration_hash=config.hash,
-        read_now=read_now,
+        read_now=answer,
         told=await parts.journal.meter_events(("alarm", "alarm_cleared")),
     )
     parts.supervisor.start("feed", parts.publisher.run)
@@ -280,9 +261,6 @@ async def _start_timeseries(parts: Parts) -> None:
         told=await parts.journal.meter_events(("alarm", "alarm_cleared")),
     )
     parts.timeseries.start(parts.supervisor)
-
-
-# -- the local socket's commands
 
 
 async def _listening(server: ApiServer) -> None:
@@ -316,99 +294,6 @@ def _start_watchdog(parts: Parts, notifier: Notifier) -> None:
 
 
 def _start_api(parts: Parts) -> ApiServer:
-    async def read(request: dict[str, Any]) -> dict[str, Any]:
-        timeout_s = float(request.get("timeout_s", 60))
-        points = [str(point) for point in request["points"]]
-        return {"results": await _read(parts, str(request["meter"]), points, timeout_s)}
-
-    async def meter_exchange(request: dict[str, Any]) -> dict[str, Any]:
-        exchange = MeterExchange(
-            at_ms=from_iso(str(request["at"])),
-            service_point=str(request.get("service_point", "")),
-            old_meter=str(request["old_meter"]),
-            new_meter=str(request["new_meter"]),
-            new_address=str(request.get("new_address") or ""),
-            old_final={str(p): Decimal(v) for p, v in request["old_final"].items()},
-            new_initial={str(p): Decimal(v) for p, v in request["new_initial"].items()},
-            by=str(request["by"]),
-            reason=str(request["reason"]),
-        )
-        new, touched = await parts.engine.exchange_meter(exchange)
-        return {"meter": new.id, "service_point": new.service_point, "readings": touched}
-
-    async def feed_replay(request: dict[str, Any]) -> dict[str, Any]:
-        if parts.publisher is None:
-            msg = "this head-end has no feed"
-            raise ApiError(msg)
-        consumer, from_seq = str(request["consumer"]), int(request["from_seq"])
-        if not is_feed_consumer(consumer):
-            msg = f"{consumer} is no consumer of the feed"
-            raise ApiError(msg)
-        await parts.journal.set_cursor(consumer, from_seq)
-        parts.publisher.wake()
-        return {"consumer": consumer, "from_seq": from_seq}
-
-    async def timeseries_replay(request: dict[str, Any]) -> dict[str, Any]:
-        name, from_seq = str(request["database"]), int(request["from_seq"])
-        if parts.timeseries is None or name not in parts.timeseries.names:
-            msg = f"no database is named {name}"
-            raise ApiError(msg)
-        return {"database": name, "from_seq": await parts.timeseries.replay(name, from_seq)}
-
-    async def status(_request: dict[str, Any]) -> dict[str, Any]:
-        return _status(parts)
-
-    commands = {
-        "read": read,
-        "meter_exchange": meter_exchange,
-        "feed_replay": feed_replay,
-        "timeseries_replay": timeseries_replay,
-        "status": status,
-    }
-    server = ApiServer(parts.config.socket_path, commands)
+    server = ApiServer(parts.config.socket_path, commands(parts))
     parts.supervisor.start("api", server.run)
     return server
-
-
-async def _read(
-    parts: Parts, meter_id: str, points: Sequence[str], timeout_s: float
-) -> list[dict[str, Any]]:
-    for point in points:
-        with contextlib.suppress(KeyError):
-            quantity(point)
-            continue
-        msg = f"there is no point named {point}"
-        raise ApiError(msg)
-    try:
-        taken = await parts.engine.read_now(meter_id, points, timeout_s=timeout_s)
-    except KeyError:
-        msg = f"there is no meter {meter_id} in force"
-        raise ApiError(msg) from None
-    return [_taken_json(meter_id, outcome) for outcome in taken]
-
-
-def _taken_json(meter_id: str, taken: Taken) -> dict[str, Any]:
-    if taken.result is None:
-        msg = f"meter {meter_id} was exchanged just now"
-        raise ApiError(msg)
-    shown = reading_json(meter_id, taken.result)
-    if taken.reading is not None:
-        shown["verdict"] = taken.reading.verdict.value
-        shown["flags"] = list(taken.reading.flags)
-    return shown
-
-
-def _status(parts: Parts) -> dict[str, Any]:
-    tasks = {
-        name: {"running": state.running, "restarts": state.restarts, "error": state.last_error}
-        for name, state in parts.supervisor.states.items()
-    }
-    return {
-        "headend": parts.config.headend.name,
-        "version": __version__,
-        "epoch": parts.journal.epoch,
-        "at": iso(parts.clock.now_ms()),
-        "tasks": tasks,
-        "feed": None if parts.publisher is None else parts.publisher.report(),
-        "timeseries": [] if parts.timeseries is None else parts.timeseries.report(),
-    }

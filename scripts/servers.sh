@@ -1,5 +1,5 @@
 #!/bin/bash
-# The servers that tests start themselves, and one foreign Modbus master, from Debian's packages.
+# The servers and programs that tests start themselves, from Debian's packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,8 +13,13 @@ need influxd influxdb
 need victoria-metrics victoria-metrics
 need mbpoll mbpoll
 need systemd-analyze systemd
+need chromium chromium
+need promtool prometheus
+need amtool prometheus-alertmanager
 # Debian keeps PostgreSQL's server programs outside every PATH, by version.
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
+# Chinese in the browser's pictures.
+[ -d /usr/share/fonts/truetype/wqy ] || missing+=(fonts-wqy-microhei)
 if [ ${#missing[@]} -gt 0 ]; then
     scripts/apt-install.sh "${missing[@]}"
 fi

@@ -23,6 +23,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("diagnostics",),
     ("api",),
     ("liveness",),
+    ("commands",),
     ("daemon",),
     ("cli",),
 )

@@ -1,0 +1,140 @@
+"""The parts of a running daemon, and the commands its local socket takes for them."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from headend import __version__
+from headend.acquisition.engine import Engine
+from headend.acquisition.meter_reader import Taken
+from headend.acquisition.registry import Registry
+from headend.api import ApiError, Command
+from headend.bus import Bus
+from headend.config import Config
+from headend.domain.clock import Clock, from_iso, iso
+from headend.domain.meter import MeterExchange
+from headend.drivers import reading_json
+from headend.feed.publisher import Publisher
+from headend.journal import Journal, is_feed_consumer
+from headend.supervisor import Supervisor
+from headend.timeseries.service import TimeSeries
+from protocols.quantities import quantity
+
+
+@dataclass(slots=True)
+class Parts:
+    """What the running daemon consists of, for the commands of the local socket."""
+
+    config: Config
+    clock: Clock
+    journal: Journal
+    registry: Registry
+    engine: Engine
+    buses: dict[str, Bus]
+    supervisor: Supervisor
+    publisher: Publisher | None = None
+    timeseries: TimeSeries | None = None
+
+
+def commands(parts: Parts) -> dict[str, Command]:
+    """Every command of the local socket, by its name."""
+
+    async def read(request: dict[str, Any]) -> dict[str, Any]:
+        timeout_s = float(request.get("timeout_s", 60))
+        points = [str(point) for point in request["points"]]
+        return {"results": await read_now(parts, str(request["meter"]), points, timeout_s)}
+
+    async def meter_exchange(request: dict[str, Any]) -> dict[str, Any]:
+        exchange = MeterExchange(
+            at_ms=from_iso(str(request["at"])),
+            service_point=str(request.get("service_point", "")),
+            old_meter=str(request["old_meter"]),
+            new_meter=str(request["new_meter"]),
+            new_address=str(request.get("new_address") or ""),
+            old_final={str(p): Decimal(v) for p, v in request["old_final"].items()},
+            new_initial={str(p): Decimal(v) for p, v in request["new_initial"].items()},
+            by=str(request["by"]),
+            reason=str(request["reason"]),
+        )
+        new, touched = await parts.engine.exchange_meter(exchange)
+        return {"meter": new.id, "service_point": new.service_point, "readings": touched}
+
+    async def feed_replay(request: dict[str, Any]) -> dict[str, Any]:
+        if parts.publisher is None:
+            msg = "this head-end has no feed"
+            raise ApiError(msg)
+        consumer, from_seq = str(request["consumer"]), int(request["from_seq"])
+        if not is_feed_consumer(consumer):
+            msg = f"{consumer} is no consumer of the feed"
+            raise ApiError(msg)
+        await parts.journal.set_cursor(consumer, from_seq)
+        parts.publisher.wake()
+        return {"consumer": consumer, "from_seq": from_seq}
+
+    async def timeseries_replay(request: dict[str, Any]) -> dict[str, Any]:
+        name, from_seq = str(request["database"]), int(request["from_seq"])
+        if parts.timeseries is None or name not in parts.timeseries.names:
+            msg = f"no database is named {name}"
+            raise ApiError(msg)
+        return {"database": name, "from_seq": await parts.timeseries.replay(name, from_seq)}
+
+    async def status(_request: dict[str, Any]) -> dict[str, Any]:
+        return _status(parts)
+
+    return {
+        "read": read,
+        "meter_exchange": meter_exchange,
+        "feed_replay": feed_replay,
+        "timeseries_replay": timeseries_replay,
+        "status": status,
+    }
+
+
+async def read_now(
+    parts: Parts, meter_id: str, points: Sequence[str], timeout_s: float
+) -> list[dict[str, Any]]:
+    """Read a meter before everything else on its bus; what `headend read --json` prints.
+
+    Raises ApiError for a point or a meter that is not there.
+    """
+    for point in points:
+        with contextlib.suppress(KeyError):
+            quantity(point)
+            continue
+        msg = f"there is no point named {point}"
+        raise ApiError(msg)
+    try:
+        taken = await parts.engine.read_now(meter_id, points, timeout_s=timeout_s)
+    except KeyError:
+        msg = f"there is no meter {meter_id} in force"
+        raise ApiError(msg) from None
+    return [_taken_json(meter_id, outcome) for outcome in taken]
+
+
+def _taken_json(meter_id: str, taken: Taken) -> dict[str, Any]:
+    if taken.result is None:
+        msg = f"meter {meter_id} was exchanged just now"
+        raise ApiError(msg)
+    shown = reading_json(meter_id, taken.result)
+    if taken.reading is not None:
+        shown["verdict"] = taken.reading.verdict.value
+        shown["flags"] = list(taken.reading.flags)
+    return shown
+
+
+def _status(parts: Parts) -> dict[str, Any]:
+    tasks = {
+        name: {"running": state.running, "restarts": state.restarts, "error": state.last_error}
+        for name, state in parts.supervisor.states.items()
+    }
+    return {
+        "headend": parts.config.headend.name,
+        "version": __version__,
+        "epoch": parts.journal.epoch,
+        "at": iso(parts.clock.now_ms()),
+        "tasks": tasks,
+        "feed": None if parts.publisher is None else parts.publisher.report(),
+        "timeseries": [] if parts.timeseries is None else parts.timeseries.report(),
+    }
