@@ -27,6 +27,7 @@ from headend.commands import Parts, commands, read_now
 from headend.config import Config
 from headend.domain.clock import Clock, SystemClock
 from headend.domain.errors import JournalDamaged
+from headend.domain.link import LinkSpec
 from headend.domain.meter import Event
 from headend.drivers.configured import configured_sessions
 from headend.feed.embedded_broker import embedded_broker
@@ -43,7 +44,7 @@ from headend.notify import Notifier, Watchdog
 from headend.supervisor import Supervisor, TaskState
 from headend.timeseries.service import TimeSeries
 from headend.timeseries.service import consumers as timeseries_consumers
-from headend.transport import make_link
+from headend.transport import Link, make_link
 from headend.vee import Base, RuleSet
 
 log = logging.getLogger(__name__)
@@ -82,8 +83,15 @@ async def run_daemon(
     ready: Callable[[], None] = lambda: None,
     clock: Clock | None = None,
     notifier: Notifier | None = None,
+    links: Callable[[LinkSpec], Link] = make_link,
+    free_bytes: Callable[[], int] | None = None,
+    stood_up: Callable[[Parts], None] = lambda _parts: None,
 ) -> None:
-    """Run until `stop` is set; then end cleanly. Raises only what prevents standing up."""
+    """Run until `stop` is set; then end cleanly. Raises only what prevents standing up.
+
+    What comes from the machine can be handed in: the time, the `links` of the buses, the free
+    bytes of the journal's disk. `stood_up` is given the parts as soon as they are there.
+    """
     clock = clock or SystemClock()
     # Before anything is opened: a file of the feed's identity that cannot be used.
     broker = None if config.feed is None else configured_broker(config)
@@ -95,12 +103,13 @@ async def run_daemon(
         clock=clock,
         software=f"headend {__version__}",
         consumers=_consumers(config),
-        settings=_journal_settings(config),
+        settings=_journal_settings(config, free_bytes),
     )
     try:
         async with Supervisor(on_death=_log_death, fatal=(JournalDamaged,)) as supervisor:
             supervisor.start("journal", journal.wait_damaged)
-            parts = await _stand_up(config, clock, journal, supervisor)
+            parts = await _stand_up(config, clock, journal, supervisor, links)
+            stood_up(parts)
             await _start_feed(parts, broker)
             await _start_timeseries(parts)
             await _listening(_start_api(parts))
@@ -130,7 +139,11 @@ async def _let_finish(parts: Parts) -> None:
 
 
 async def _stand_up(
-    config: Config, clock: Clock, journal: Journal, supervisor: Supervisor
+    config: Config,
+    clock: Clock,
+    journal: Journal,
+    supervisor: Supervisor,
+    links: Callable[[LinkSpec], Link],
 ) -> Parts:
     zone = config.headend.zone_info
     registry = Registry(config.meters, await journal.meter_events())
@@ -140,7 +153,7 @@ async def _stand_up(
     buses = {
         name: Bus(
             name,
-            make_link(section.link_spec),
+            links(section.link_spec),
             bus_settings(section),
             clock=clock,
             observer=journal.record_exchange,
@@ -205,12 +218,13 @@ def _consumers(config: Config) -> list[ConsumerSpec]:
     ]
 
 
-def _journal_settings(config: Config) -> JournalSettings:
+def _journal_settings(config: Config, free_bytes: Callable[[], int] | None) -> JournalSettings:
     reserve = config.headend.reserve_mb
     return JournalSettings(
         zone=config.headend.zone_info,
         reserve_bytes_telemetry=reserve.telemetry * MIB,
         reserve_bytes_billing=reserve.billing * MIB,
+        free_bytes=free_bytes,
     )
 
 

@@ -408,6 +408,11 @@ class Journal:
             "exchanges_dropped": self._writer.exchanges_dropped,
         }
 
+    @property
+    def is_awaited(self) -> bool:
+        """Somebody waits for a commit, or for room in the queue."""
+        return bool(self._waiting) or not self._room.is_set()
+
     def _cursor(self, consumer: str) -> CursorState:
         try:
             return self._cursors[consumer]
