@@ -4,11 +4,13 @@ It knows no protocol: what a frame is and what it means to a request comes with 
 """
 
 from headend.bus.bus import Bus
+from headend.bus.latency import BOUNDS_S, LatencyCounts
 from headend.bus.request import BusPort, BusRequest, Late, Priority
 from headend.bus.settings import BusSettings
 from headend.bus.statistics import BusState, BusStatistics, DeviceStatistics
 
 __all__ = [
+    "BOUNDS_S",
     "Bus",
     "BusPort",
     "BusRequest",
@@ -17,5 +19,6 @@ __all__ = [
     "BusStatistics",
     "DeviceStatistics",
     "Late",
+    "LatencyCounts",
     "Priority",
 ]

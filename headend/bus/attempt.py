@@ -43,7 +43,9 @@ class Attempt:
         "ends_at",
         "idle_s",
         "last_byte_at",
+        "late_frames",
         "line_quiet",
+        "noise",
         "outcome",
         "reply",
         "strange_frames",
@@ -77,6 +79,8 @@ class Attempt:
         self.stray = bytearray(stray_before)
         self.stray_count = 0
         self.strange_frames = 0  # whole good frames that answer something else
+        self.late_frames = 0  # those of them that answer an earlier request
+        self.noise: list[str] = []  # why each piece that was no good frame is none
         self.line_quiet = False  # it ended by a pause of idle_s: the line is known to be quiet
 
     @property
@@ -153,6 +157,7 @@ class Attempt:
         for event in events:
             if not isinstance(event, FrameFound):
                 self._reasons.add(event.reason)
+                self.noise.append(event.reason)
                 self._keep(event.raw)
             elif self.outcome is not None:
                 self._keep(event.raw)
@@ -173,6 +178,7 @@ class Attempt:
                 self._echo = True
             else:
                 self.strange_frames += 1
+                self.late_frames += match is Match.STALE
 
     def _keep(self, raw: bytes, *, count: bool = True) -> None:
         self.stray_count += len(raw) if count else 0

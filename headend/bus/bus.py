@@ -93,6 +93,8 @@ class Bus:
         self._worked = False  # an answer came since the port was opened
         # counters
         self._counts: Counter[str] = Counter()
+        self._bytes_received = 0
+        self._marked_bytes = 0
         self._busy_s = 0.0
         self._first_run_at: float | None = None
 
@@ -181,6 +183,12 @@ class Bus:
             elapsed_s=0.0 if self._first_run_at is None else now - self._first_run_at,
             dead_s=self._devices.dead_s,
             devices=self._devices.statistics(now),
+            late_frames=self._recorder.late_frames,
+            bytes_sent=self._recorder.bytes_sent,
+            bytes_received=self._bytes_received,
+            marked_bytes=self._marked_bytes,
+            noise=dict(self._recorder.noise),
+            latency=self._recorder.latency.snapshot(),
         )
 
     # -- what the link calls
@@ -189,6 +197,9 @@ class Bus:
         """Bytes from the link: part of the attempt on the wire, or stray."""
         assert self._loop is not None
         now = self._loop.time()
+        self._bytes_received += len(data)
+        if bad:
+            self._marked_bytes += len(bad)
         attempt = self._attempt
         if attempt is None or attempt.outcome is not None:
             self._recorder.stray_bytes += len(data)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from headend.bus.attempt import Attempt
+from headend.bus.latency import Latency
 from headend.bus.queue import Pending
 from headend.domain.exchange import Exchange, Outcome
 
@@ -21,6 +22,10 @@ class Recorder:
         self.outcomes: Counter[Outcome] = Counter()
         self.stray_bytes = 0
         self.strange_frames = 0
+        self.late_frames = 0
+        self.bytes_sent = 0
+        self.noise: Counter[str] = Counter()
+        self.latency = Latency()
         self.observer_failures = 0
 
     def record(
@@ -50,6 +55,13 @@ class Recorder:
         self.outcomes[attempt.outcome] += 1
         self.stray_bytes += attempt.stray_count
         self.strange_frames += attempt.strange_frames
+        self.bytes_sent += len(exchange.request)
+        if attempt.reply is not None and attempt.outcome is not Outcome.UNREACHED:
+            self.latency.add(took_s)
+        if attempt.noise:
+            self.noise.update(attempt.noise)
+        if attempt.late_frames:
+            self.late_frames += attempt.late_frames
         loop.call_soon(self._tell, exchange)
         return exchange
 

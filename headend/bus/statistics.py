@@ -1,8 +1,10 @@
 """What a bus tells about itself: counters for status pages, watchdogs and plans."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+from headend.bus.latency import LatencyCounts
 from headend.domain.exchange import Outcome
 
 
@@ -39,6 +41,10 @@ class BusStatistics:
         line's time (attempt and the silence after it) that probes of dead devices took.
     steps: grows whenever the bus's task does anything at all, "port absent, trying again" too,
         and at least every few seconds on an idle line: a watchdog's food.
+    late_frames: those of the strange frames that answer an earlier request of ours.
+    marked_bytes: bytes that came with a parity or framing error, where the medium shows it.
+    noise: pieces of an attempt's bytes that were no good frame, by the framer's reason.
+    latency: of the attempts that were answered, refusals included.
     """
 
     state: BusState
@@ -59,6 +65,12 @@ class BusStatistics:
     elapsed_s: float
     dead_s: float
     devices: dict[str, DeviceStatistics]
+    late_frames: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    marked_bytes: int = 0
+    noise: Mapping[str, int] = field(default_factory=dict)
+    latency: LatencyCounts = field(default_factory=LatencyCounts)
 
     @property
     def busy_share(self) -> float:
