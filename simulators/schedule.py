@@ -9,9 +9,13 @@ import heapq
 import selectors
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from concurrent.futures import Executor
+from typing import Any, Protocol, TypeVar, TypeVarTuple, Unpack
 
 Call = Callable[[], None]
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
+_LOOK_AGAIN_S = 0.02  # real seconds, while a thread is at work: its answer wakes the loop earlier
 
 
 class Schedule(Protocol):
@@ -115,11 +119,17 @@ class LoopSchedule:
 
 
 class _NoWaitSelector(selectors.DefaultSelector):
-    """Looks at its files without waiting and adds the time not waited to a virtual clock."""
+    """Looks at its files without waiting and adds the time not waited to a virtual clock.
+
+    While another thread is at work only so much virtual time passes as its hold allows; then the
+    wait is a real one, until that thread has something to tell.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.passed_s = 0.0
+        self.calls_out = 0  # calls in executors whose answers the loop does not have yet
+        self.holds: list[_Hold] = []
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
@@ -127,15 +137,40 @@ class _NoWaitSelector(selectors.DefaultSelector):
             return ready
         if timeout is None:  # nothing is timed: only a file or another thread can wake us
             return super().select(None)
-        self.passed_s += timeout
+        pass_s = min([timeout, *(hold.allows_s(self.passed_s) for hold in self.holds)])
+        if self.calls_out or pass_s <= 0:
+            return super().select(_LOOK_AGAIN_S)
+        self.passed_s += pass_s
         return []
+
+
+class _Hold:
+    """How far virtual time may go on while a thread is at work.
+
+    `mark()` is None while it is not; while it is, at most `slack_s` pass for each value.
+    """
+
+    def __init__(self, mark: Callable[[], object], slack_s: float) -> None:
+        self._mark = mark
+        self._slack_s = slack_s
+        self._since: tuple[object, float] | None = None
+
+    def allows_s(self, now: float) -> float:
+        """Seconds from now on that may pass before the thread must have told something."""
+        mark = self._mark()
+        if mark is None:
+            self._since = None
+            return float("inf")
+        if self._since is None or self._since[0] != mark:
+            self._since = (mark, now)
+        return self._since[1] + self._slack_s - now
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An event loop whose timers fire without waiting: a day of sleeps passes in moments.
 
-    For in-memory links only. Work in other threads takes no virtual time, so while a thread is busy
-    time-outs may fire that would not in real time: keep such waits free of deadlines.
+    Links in memory and sockets whose both ends this loop serves take no virtual time. No timer
+    fires while a call in an executor is out; threads of other kinds need a `hold`.
     """
 
     def __init__(self, *, start_ms: int = 1_700_000_000_000) -> None:
@@ -154,6 +189,26 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def now_ms(self) -> int:
         """Wall stamp in virtual time."""
         return self._start_ms + int(self.time() * 1000)
+
+    def hold(self, mark: Callable[[], object], *, slack_s: float = 0.0) -> None:
+        """Let a thread that wakes this loop by itself keep up with virtual time.
+
+        `mark()` says what it works on, None while nobody waits for it. While the mark stays the
+        same, at most `slack_s` of virtual time pass.
+        """
+        self._no_wait.holds.append(_Hold(mark, slack_s))
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[Unpack[_Ts]], _T], *args: *_Ts
+    ) -> "asyncio.Future[_T]":
+        """As every loop does; virtual time stands until the answer is here."""
+        future: asyncio.Future[_T] = super().run_in_executor(executor, func, *args)
+        self._no_wait.calls_out += 1
+        future.add_done_callback(self._call_came_back)
+        return future
+
+    def _call_came_back(self, _future: "asyncio.Future[Any]") -> None:
+        self._no_wait.calls_out -= 1
 
 
 def run_virtual(
