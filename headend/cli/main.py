@@ -66,6 +66,8 @@ COMMANDS = (
     Command("trace", "trace", "the way of one reading back to its bytes"),
     Command("feed", "feed", "cursors of the feed's consumers; set one back"),
     Command("timeseries", "timeseries", "databases for charts: how far each is, what it refused"),
+    Command("backup", "backup", "a copy of the journal while the daemon runs"),
+    Command("restore", "restore", "bring a copy of the journal back"),
     Command("meter", "meter", "declare dated meter events, such as an exchange"),
     Command("billing", "billing", "the consumer side of the feed"),
     Command("vee", "vee", "run a file of validation cases"),
