@@ -356,10 +356,13 @@ class _Frame:
         index = 0
         while index < len(words):
             address = None if request is None else request.address + index
-            register = self._register_at(request, address, len(words) - index)
+            register = self._register_at(request, address, len(words))
             place = at + 2 * index
-            if register is not None:
-                self._value(register, words[index : index + register.words], place)
+            if request is not None and register is not None:
+                own = words[index : index + register.words]
+                if register.scale_address is not None:
+                    own.append(words[register.scale_address - request.address])
+                self._value(register, own, place)
                 index += register.words
                 continue
             word = words[index]
@@ -373,15 +376,19 @@ class _Frame:
             index += 1
 
     def _register_at(
-        self, request: ReadRequest | None, address: int | None, room: int
+        self, request: ReadRequest | None, address: int | None, count: int
     ) -> Register | None:
+        """The register at an address, when all that its value is made of came with it."""
         if self._profile is None or request is None:
             return None
+        came = range(request.address, request.address + count)
         return next(
             (
                 one
                 for one in self._profile.registers.values()
-                if (one.function, one.address) == (request.function, address) and one.words <= room
+                if (one.function, one.address) == (request.function, address)
+                and one.first >= came.start
+                and one.behind <= came.stop
             ),
             None,
         )
