@@ -103,6 +103,19 @@ class Bus:
         """The medium marks damaged bytes; known for sure once the port is open."""
         return self._link.parity_seen
 
+    def change(self, settings: BusSettings) -> None:
+        """Go on by other settings, from the next attempt on. The port stays open."""
+        self._settings = settings
+        self._queue.size_max = settings.queue_max
+        self._devices.change(settings, 0.0 if self._loop is None else self._loop.time())
+
+    def retire(self) -> None:
+        """This bus will never run again: whoever still asks is told at once, and not left waiting.
+
+        To be called before the task of `run` is stopped for good.
+        """
+        self._down = failures.stopped(self.name)
+
     async def run(self) -> None:
         """Own the port until cancelled: open it, work the queue, open it again when it was lost."""
         self._loop = asyncio.get_running_loop()

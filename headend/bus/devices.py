@@ -46,6 +46,13 @@ class DeviceBook:
         self._last_answer_at = float("-inf")
         self.dead_s = 0.0
 
+    def change(self, settings: BusSettings, now: float) -> None:
+        """Go on by other settings; what is known of the devices stays."""
+        self._settings = settings
+        for known in self._devices.values():
+            known.backoff_s = min(known.backoff_s, settings.probe_max_s)
+            known.next_probe = min(known.next_probe, now + settings.probe_max_s)
+
     def is_dead(self, device: str) -> bool:
         """It counts as dead: one attempt only, and that not often."""
         known = self._devices.get(device)

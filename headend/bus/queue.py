@@ -25,7 +25,7 @@ class RequestQueue:
     """At most `size_max` waiting requests, one more for the one that is being repeated."""
 
     def __init__(self, size_max: int) -> None:
-        self._size_max = size_max
+        self.size_max = size_max
         self._heap: list[Pending] = []
 
     def __len__(self) -> int:
@@ -34,7 +34,7 @@ class RequestQueue:
     @property
     def full(self) -> bool:
         """No new request is taken."""
-        return len(self._heap) >= self._size_max
+        return len(self._heap) >= self.size_max
 
     @property
     def first(self) -> Pending:

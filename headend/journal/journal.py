@@ -263,9 +263,21 @@ class Journal:
         """Where every configured consumer stands, as committed."""
         return dict(self._cursors)
 
+    async def configure(self, consumers: Sequence[ConsumerSpec]) -> None:
+        """Serve these consumers from now on, instead of those before.
+
+        Nobody may read for one that is left out any more. A new one gets what comes from now on;
+        one that was served before goes on numbering where it stopped.
+        """
+        await self._solo(lambda group: group.state.configure(consumers))
+
     def on_append(self, callback: Callable[[], None]) -> None:
         """Call back on the loop after every commit that added records to a stream."""
         self._callbacks.append(callback)
+
+    def off_append(self, callback: Callable[[], None]) -> None:
+        """No longer call back."""
+        self._callbacks.remove(callback)
 
     async def read_stream(
         self,
@@ -495,9 +507,11 @@ class Journal:
         assert outcomes.epoch is not None
         new_epoch = outcomes.epoch != self.epoch
         self.epoch = outcomes.epoch
+        for name in self._cursors.keys() - outcomes.cursors.keys():  # no longer configured
+            del self._cursors[name], self._tails[name]
         for name, cursor in outcomes.cursors.items():
-            known = self._cursors[name]
-            if new_epoch:
+            known = self._cursors.get(name, cursor)
+            if new_epoch or name not in self._tails:
                 first_seq, _entries = outcomes.entries.get(name, (cursor.next_seq, ()))
                 self._tails[name] = Tail(
                     first_seq, self._settings.tail_records, self._writer.state.software
