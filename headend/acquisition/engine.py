@@ -84,6 +84,10 @@ class Engine:
             Event("alarm", self._clock.now_ms(), {"alarm": name, **fields})
         )
 
+    def last_good(self, meter_id: str, point: str) -> Base | None:
+        """The last good value of a register of a meter, with its instant; None without one."""
+        return self._reader.last_good(meter_id, point)
+
     async def read_now(
         self, meter_id: str, points: Sequence[str], *, timeout_s: float = ON_DEMAND_TIMEOUT_S
     ) -> list[Taken]:

@@ -154,6 +154,10 @@ class MeterReader:
         self._turns: dict[str, asyncio.Lock] = {}
         self._left: set[str] = set()
 
+    def last_good(self, meter: str, point: str) -> Base | None:
+        """The last good value of a register, as it shows it, with its instant; at hand."""
+        return self._bases.get((meter, point))
+
     def turn(self, meter: str) -> asyncio.Lock:
         """Held while a meter is read, and while it is exchanged: a read is before or after."""
         turn = self._turns.get(meter)
