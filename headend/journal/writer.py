@@ -322,20 +322,30 @@ class Writer:
         level = self.space.look()
         if level is Level.FULL and not op.makes_room:
             return Outcomes([(op.waiter, _no_room("this"))])
+        try:
+            try:
+                return self._try_solo(op)
+            except sqlite3.IntegrityError:
+                # As for a group: what is there already is found by looking before each write.
+                return self._try_solo(op, careful=True)
+        except (JournalError, ValueError) as error:
+            return Outcomes([(op.waiter, error)])
+        except sqlite3.Error as error:
+            if _is_full(error):
+                self.space.ran_out()
+            return Outcomes([(op.waiter, self._explain(error))])
+
+    def _try_solo(self, op: SoloOp, *, careful: bool = False) -> Outcomes:
         group: Group | None = None
         try:
             self._begin()
-            group = Group(self.state, self.clock.now_ms())
+            group = Group(self.state, self.clock.now_ms(), careful=careful)
             answer = op.work(group)
             group.flush()
             self.connection.execute("COMMIT")
-        except (sqlite3.Error, JournalError, ValueError) as error:
+        except BaseException:
             self._roll_back(group)
-            if isinstance(error, sqlite3.Error):
-                if _is_full(error):
-                    self.space.ran_out()
-                return Outcomes([(op.waiter, self._explain(error))])
-            return Outcomes([(op.waiter, error)])
+            raise
         self.commits += 1
         return Outcomes(
             [(op.waiter, answer)],
