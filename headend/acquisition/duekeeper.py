@@ -16,6 +16,7 @@ from headend.acquisition.plans import ReadPlan, instants
 from headend.acquisition.registry import Registry
 from headend.domain.clock import Clock
 from headend.domain.due import DueKey, DuePoint, day_bounds_ms, local_day
+from headend.domain.meter import Meter
 from headend.journal import Journal
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,8 @@ class DueKeeper:
                 first += timedelta(days=1)
         tomorrow = today + timedelta(days=1)
         tomorrow_ms = day_bounds_ms(tomorrow, self._zone)[0]
-        if now_ms >= tomorrow_ms - FREEZE_AHEAD_MS:
+        is_known = last is not None and last >= tomorrow
+        if now_ms >= tomorrow_ms - FREEZE_AHEAD_MS and not is_known:
             await self._freeze(tomorrow, tomorrow_ms)
         for day in await self._journal.open_days():
             if day_bounds_ms(day, self._zone)[1] + CLOSE_AFTER_MS <= now_ms:
@@ -75,14 +77,20 @@ class DueKeeper:
 
     async def _freeze(self, day: date, from_ms: int) -> None:
         end_ms = day_bounds_ms(day, self._zone)[1]
-        count = await self._journal.freeze_due(day, list(self._points(from_ms, end_ms)))
+        points: list[DuePoint] = []
+        meters = None
+        while meters != self._registry.all():  # once, unless a meter is exchanged meanwhile
+            meters, points = self._registry.all(), []
+            for meter in meters:
+                points += self._points(meter, from_ms, end_ms)
+                await asyncio.sleep(0)  # a thousand take a second, and the buses must go on
+        count = await self._journal.freeze_due(day, points)
         if count:
             log.info("day=%s due_points=%d frozen", day, count)
 
-    def _points(self, from_ms: int, end_ms: int) -> Iterator[DuePoint]:
-        for meter in self._registry.all():
-            for entry in self._plans[meter.plan].entries:
-                for due_ms in instants(entry, from_ms, end_ms, self._zone):
-                    for point in entry.points:
-                        key = DueKey(meter.id, point, due_ms)
-                        yield DuePoint(key, meter.bus, meter.area, due_ms + entry.window_ms)
+    def _points(self, meter: Meter, from_ms: int, end_ms: int) -> Iterator[DuePoint]:
+        for entry in self._plans[meter.plan].entries:
+            for due_ms in instants(entry, from_ms, end_ms, self._zone):
+                for point in entry.points:
+                    key = DueKey(meter.id, point, due_ms)
+                    yield DuePoint(key, meter.bus, meter.area, due_ms + entry.window_ms)
