@@ -41,7 +41,7 @@ from zoneinfo import ZoneInfo
 import aiomqtt
 
 from headend.acquisition.meter_reader import Due, MeterReader, MeterSession, Wanted
-from headend.acquisition.sessions import kept_sessions
+from headend.acquisition.sessions import KeptSessions
 from headend.bus import BusRequest, Priority
 from headend.cli.run import settle_memory
 from headend.domain.clock import SystemClock, iso
@@ -314,7 +314,7 @@ async def pipeline(
 
         reader = MeterReader(
             journal,
-            kept_sessions(open_session),
+            KeptSessions(open_session),
             clock=clock,
             rules=RuleSet(),
             bases={},

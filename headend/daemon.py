@@ -19,7 +19,7 @@ from headend.acquisition.engine import Engine
 from headend.acquisition.meter_reader import REGISTER_HELD
 from headend.acquisition.plans import PlanEntry, ReadPlan
 from headend.acquisition.registry import Registry
-from headend.acquisition.sessions import kept_sessions
+from headend.acquisition.sessions import KeptSessions
 from headend.api import ApiServer
 from headend.bus import Bus
 from headend.bus.configured import bus_settings
@@ -167,7 +167,7 @@ async def _stand_up(
         journal,
         registry,
         plans,
-        kept_sessions(configured_sessions(config, buses, clock=clock)),
+        KeptSessions(configured_sessions(config, buses, clock=clock)),
         bases={key: Base(base.value, base.time_ms) for key, base in bases.items()},
         held=held_registers(bases, await journal.meter_events(("alarm",))),
         settled=await journal.settled_due(since_ms),

@@ -3,15 +3,17 @@
 Any reading, on-demand too, is journalled and settles the open due point it fits.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
+from headend.acquisition.changeover import Changeover
 from headend.acquisition.meter_reader import Due, MeterReader, MeterSession, Taken, Wanted
 from headend.acquisition.plans import ReadPlan
-from headend.acquisition.poller import Poller
+from headend.acquisition.poller import Carried, Poller
 from headend.acquisition.registry import Registry, exchange_event
 from headend.bus import Priority
 from headend.domain.clock import Clock
@@ -31,13 +33,17 @@ NO_LIMIT = Decimal("Infinity")
 
 
 class Engine:
-    """Owner of the registry, the meter reader and the pollers."""
+    """Owner of the registry, the meter reader and the pollers.
+
+    `plans` is looked into anew each time; a changeover changes it, and the registry, in place.
+    `changing` is held by whatever changes which meters are in force.
+    """
 
     def __init__(
         self,
         journal: Journal,
         registry: Registry,
-        plans: Mapping[str, ReadPlan],
+        plans: dict[str, ReadPlan],
         open_session: Callable[[Meter], MeterSession],
         *,
         bases: Mapping[tuple[str, str], Base],
@@ -51,8 +57,12 @@ class Engine:
         self._journal = journal
         self._registry = registry
         self._plans = plans
+        self._zone = zone
         self._clock = clock
         self._rules = rules
+        self._settled = settled
+        self._not_before_ms = not_before_ms
+        self.changing = asyncio.Lock()
         self._reader = MeterReader(
             journal,
             open_session,
@@ -61,21 +71,55 @@ class Engine:
             bases=bases,
             held=held,
             alarm=self.alarm,
+            in_force=registry.holds,
         )
         self.pollers = {
-            bus: Poller(
-                bus,
-                registry,
-                plans,
-                self._reader,
-                journal,
-                zone=zone,
-                clock=clock,
-                already_settled=settled.__contains__,
-                not_before_ms=not_before_ms,
-            )
-            for bus in dict.fromkeys(meter.bus for meter in registry.all())
+            bus: self._poller(bus) for bus in dict.fromkeys(meter.bus for meter in registry.all())
         }
+
+    def _poller(self, bus: str, *, plan_first: bool = True) -> Poller:
+        return Poller(
+            bus,
+            self._registry,
+            self._plans,
+            self._reader,
+            self._journal,
+            zone=self._zone,
+            clock=self._clock,
+            already_settled=self._settled.__contains__,
+            not_before_ms=self._not_before_ms,
+            plan_first=plan_first,
+        )
+
+    def turn(self, meter_id: str) -> asyncio.Lock:
+        """Held while a meter is read."""
+        return self._reader.turn(meter_id)
+
+    def change_over(self, change: Changeover) -> list[Poller]:
+        """Other meters and plans hold from now on; the pollers that are new and not started.
+
+        The pollers that are concerned should rest, or a meter may be read twice. Pollers without
+        meters stay.
+        """
+        concerned = change.meters()
+        carried: dict[str, Carried] = {meter: Carried() for meter in concerned}
+        before: dict[str, list[str]] = {}
+        for name in concerned:
+            if name in change.old:
+                before.setdefault(change.old[name].bus, []).append(name)
+        for bus, meters in before.items():
+            carried |= self.pollers[bus].give_up(meters)
+        self._registry.become(change.new)
+        self._plans.clear()
+        self._plans.update(change.new_plans)
+        fresh = []
+        for bus in sorted(change.buses()):
+            if bus not in self.pollers and self._registry.on_bus(bus):
+                self.pollers[bus] = self._poller(bus, plan_first=False)
+                fresh.append(self.pollers[bus])
+            if bus in self.pollers:
+                self.pollers[bus].take_over(carried)
+        return fresh
 
     async def alarm(self, name: str, fields: dict[str, object]) -> None:
         """Raise an alarm: on the feed and in the log, once, at the time it is seen."""
@@ -128,6 +172,10 @@ class Engine:
         the same bus address, born again under the new meter, all in one transaction with the
         event. ConfigError when the exchange cannot be.
         """
+        async with self.changing:
+            return await self._exchange_meter(exchange)
+
+    async def _exchange_meter(self, exchange: MeterExchange) -> tuple[Meter, int]:
         old = self._registry.check_exchange(exchange)
         self._check_registers(old, exchange)
         exchange = replace(

@@ -142,6 +142,7 @@ class MeterReader:
         bases: Mapping[tuple[str, str], Base],
         alarm: Callable[[str, dict[str, object]], Awaitable[None]],
         held: Mapping[tuple[str, str], Decimal] | None = None,
+        in_force: Callable[[Meter], bool] = lambda _meter: True,
     ) -> None:
         self._journal = journal
         self._open_session = open_session
@@ -149,6 +150,7 @@ class MeterReader:
         self._rules = rules
         self._bases = dict(bases)
         self._alarm = alarm
+        self._in_force = in_force
         self._anchors = dict(held or {})  # confirmed held registers, (meter, point) -> value
         self._clock_offset_s: dict[str, float] = {}
         self._turns: dict[str, asyncio.Lock] = {}
@@ -199,6 +201,8 @@ class MeterReader:
         async with self.turn(meter.id):
             if meter.id in self._left:
                 return [Taken(want, None, None, "exchanged") for want in wanted]
+            if not self._in_force(meter):  # while we waited for our turn
+                return [Taken(want, None, None, "configuration_changed") for want in wanted]
             return await self._read(meter, wanted, priority, deadline, source, frozen=frozen)
 
     async def _read(

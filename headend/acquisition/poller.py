@@ -3,13 +3,16 @@
 At most one job of a meter and plan line waits: when the next instant comes before the last one
 was read, the older one is counted as `overrun` and skipped, never piled up. A job that fails is
 tried again with back-off for as long as its instant can still be served.
+
+When meters or plans change, what is known of a meter's work is carried over: a line that stays is
+neither read again nor left out, and an instant that waits is still served.
 """
 
 import asyncio
 import heapq
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
 
 from headend.acquisition.meter_reader import Due, MeterReader, Taken, Wanted, failed_keys
@@ -54,6 +57,15 @@ class Job:
         return Due(self.due_ms, self.entry.tolerance_ms, self.due_ms + self.entry.window_ms)
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """One meter's work on its way to another plan or poller: each line's next instant, and what
+    waits to be read."""
+
+    upcoming: Mapping[PlanEntry, int] = field(default_factory=dict)
+    jobs: Sequence[Job] = ()
+
+
 @dataclass(slots=True)
 class PollerCounts:
     """Work done since the start."""
@@ -65,7 +77,11 @@ class PollerCounts:
 
 
 class Poller:
-    """One supervised task a bus: `run`."""
+    """One supervised task a bus: `run`.
+
+    `plan_first`: its first run begins with every meter of the bus. Otherwise it begins with what
+    it takes over.
+    """
 
     def __init__(
         self,
@@ -79,6 +95,7 @@ class Poller:
         clock: Clock,
         already_settled: Callable[[DueKey], bool] = lambda _key: False,
         not_before_ms: int = 0,
+        plan_first: bool = True,
     ) -> None:
         self.bus = bus
         self.counts = PollerCounts()
@@ -91,9 +108,12 @@ class Poller:
         self._already_settled = already_settled
         self._not_before_ms = not_before_ms  # nothing was due before the first list was frozen
         self._ready: dict[tuple[str, int], Job] = {}
-        self._upcoming: list[tuple[int, int, str, int]] = []  # due_ms, order, meter, entry index
+        # due_ms, order on the bus, meter, index of the entry in its plan, entry
+        self._upcoming: list[tuple[int, int, str, int, PlanEntry]] = []
+        self._plan_first = plan_first
         self._wake = asyncio.Event()
-        self._ending = False
+        self._may_go_on = asyncio.Event()
+        self._may_go_on.set()
         self._at_rest = asyncio.Event()
         self._at_rest.set()
 
@@ -114,10 +134,56 @@ class Poller:
                     self._ready.pop(slot, None)
 
     async def rest(self) -> None:
-        """Finish the meter that is being read, so that what it said is kept; begin no other."""
-        self._ending = True
+        """Finish the meter that is being read, so that what it said is kept; begin no other.
+
+        Until `go_on`.
+        """
+        self._may_go_on.clear()
         self._wake.set()
         await self._at_rest.wait()
+
+    def go_on(self) -> None:
+        """The rest is over."""
+        self._may_go_on.set()
+
+    def give_up(self, meters: Collection[str]) -> dict[str, Carried]:
+        """Take the work of these meters out of here; what can be carried on elsewhere."""
+        upcoming: dict[str, dict[PlanEntry, int]] = {meter: {} for meter in meters}
+        jobs: dict[str, list[Job]] = {meter: [] for meter in meters}
+        for due_ms, _order, meter, _index, entry in self._upcoming:
+            if meter in upcoming:
+                upcoming[meter][entry] = due_ms
+        for (meter, _index), job in self._ready.items():
+            if meter in jobs:
+                jobs[meter].append(job)
+        self._upcoming = [line for line in self._upcoming if line[2] not in upcoming]
+        heapq.heapify(self._upcoming)
+        self._ready = {slot: job for slot, job in self._ready.items() if slot[0] not in jobs}
+        return {meter: Carried(upcoming[meter], jobs[meter]) for meter in meters}
+
+    def take_over(self, carried: Mapping[str, Carried]) -> None:
+        """Take up the work of meters that hang here now, by the plans that hold now.
+
+        A line that was planned goes on with its next instant; a new one begins with the first
+        from now on. What waits is served, whether or not its line is still planned.
+        """
+        now_ms = self._clock.now_ms()
+        for order, meter in enumerate(self._registry.on_bus(self.bus)):
+            known = carried.get(meter.id)
+            if known is None:
+                continue
+            entries = self._plans[meter.plan].entries
+            for index, entry in enumerate(entries):
+                due_ms = known.upcoming.get(entry)
+                if due_ms is None:
+                    self._push_next(meter.id, index, entry, now_ms, order)
+                else:
+                    heapq.heappush(self._upcoming, (due_ms, order, meter.id, index, entry))
+            for number, job in enumerate(known.jobs, start=1):
+                # A line that is no longer planned has no index: below 0 it is in nobody's way.
+                index = entries.index(job.entry) if job.entry in entries else -number
+                self._ready[meter.id, index] = job
+        self._wake.set()
 
     def replaced(self, old: str, new: str) -> None:
         """A meter was exchanged: what can still be served is its successor's to read."""
@@ -131,23 +197,33 @@ class Poller:
 
     async def run(self) -> None:
         """Read what is due, for ever."""
-        self._plan_all()
+        if self._plan_first:
+            self._plan_all()
+        self._plan_first = True  # after a death nothing is known any more
         self._at_rest.clear()
-        while True:
-            self.counts.steps += 1
-            if self._ending:
-                self._at_rest.set()
-                await asyncio.Event().wait()  # until the supervisor ends this task
-            await self._release()
-            job = self._next_job()
-            if job is None:
-                await self._wait()
-                continue
-            try:
-                await self._work(job)
-            except JournalFull:
-                # What was read is not accepted and stays due; the disk needs time, not more reads.
-                job.not_before_ms = self._clock.now_ms() + RETRY_FIRST_MS
+        try:
+            while True:
+                self.counts.steps += 1
+                if not self._may_go_on.is_set():
+                    self._at_rest.set()
+                    await self._may_go_on.wait()
+                    self._at_rest.clear()
+                await self._step()
+        finally:
+            self._at_rest.set()
+
+    async def _step(self) -> None:
+        """Read the meter that is next, or wait for one."""
+        await self._release()
+        job = self._next_job()
+        if job is None:
+            await self._wait()
+            return
+        try:
+            await self._work(job)
+        except JournalFull:
+            # What was read is not accepted and stays due; the disk needs time, not more reads.
+            job.not_before_ms = self._clock.now_ms() + RETRY_FIRST_MS
 
     # -- planning
 
@@ -170,15 +246,14 @@ class Poller:
         horizon_ms = max(since_ms, self._clock.now_ms()) + 2 * DAY_MS
         due_ms = next(instants(entry, since_ms, horizon_ms, self._zone), None)
         if due_ms is not None:
-            heapq.heappush(self._upcoming, (due_ms, order, meter, index))
+            heapq.heappush(self._upcoming, (due_ms, order, meter, index, entry))
 
     async def _release(self) -> None:
         """Move what has become due into the ready set; count what it pushes out."""
         now_ms = self._clock.now_ms()
         failed: list[tuple[DueKey, str]] = []
         while self._upcoming and self._upcoming[0][0] <= now_ms:
-            due_ms, order, meter_id, index = heapq.heappop(self._upcoming)
-            entry = self._plans[self._registry.get(meter_id).plan].entries[index]
+            due_ms, order, meter_id, index, entry = heapq.heappop(self._upcoming)
             self._push_next(meter_id, index, entry, due_ms + 1, order)
             points = [
                 point
@@ -210,6 +285,8 @@ class Poller:
         moments += [self._upcoming[0][0]] if self._upcoming else []
         wait_s = min(WAIT_MAX_S, max(0.001, (min(moments) - now_ms) / 1000)) if moments else None
         self._wake.clear()
+        if not self._may_go_on.is_set():
+            return
         try:
             async with asyncio.timeout(WAIT_MAX_S if wait_s is None else wait_s):
                 await self._wake.wait()

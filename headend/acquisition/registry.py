@@ -54,7 +54,7 @@ def exchange_of(event: Event) -> MeterExchange:
 
 
 class Registry:
-    """The meters in force. Changed only by `exchange`."""
+    """The meters in force. Changed only by `exchange` and `become`."""
 
     def __init__(self, meters: Iterable[Meter], events: Sequence[Event]) -> None:
         self._meters = {meter.id: meter for meter in meters}
@@ -71,6 +71,15 @@ class Registry:
     def all(self) -> list[Meter]:
         """Every meter in force, in the configuration's order."""
         return list(self._meters.values())
+
+    def holds(self, meter: Meter) -> bool:
+        """Whether this meter is in force exactly as it is described here."""
+        known = self._meters.get(meter.id)
+        return known is meter or known == meter
+
+    def become(self, other: "Registry") -> None:
+        """Hold what another one holds: the configuration has changed."""
+        self._meters = {meter.id: meter for meter in other.all()}
 
     def on_bus(self, bus: str) -> list[Meter]:
         """The meters of one bus."""

@@ -8,7 +8,7 @@ import pytest
 
 from headend.acquisition import sessions
 from headend.acquisition.meter_reader import MeterSession
-from headend.acquisition.sessions import kept_sessions
+from headend.acquisition.sessions import KeptSessions
 from headend.domain.meter import Meter
 
 METER = Meter("M-1", "SP-1", "bus", "dlt645-2007", "000000000001", "plan")
@@ -21,7 +21,7 @@ def opener() -> tuple[list[Meter], Callable[[Meter], MeterSession]]:
         opened.append(meter)
         return cast("MeterSession", object())
 
-    return opened, kept_sessions(open_session)
+    return opened, KeptSessions(open_session)
 
 
 def test_a_meter_that_is_the_same_keeps_its_session() -> None:
