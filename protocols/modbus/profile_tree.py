@@ -4,40 +4,62 @@ Numbers may stand as integers, decimal fractions or text with 0x; a plain YAML r
 taken by how they are written.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
 from typing import Any, get_args
 
 from protocols.modbus.delimiter import COUNT_MAX, READ_FUNCTIONS
+from protocols.modbus.profile_checks import check_together
+from protocols.modbus.profile_schema import (
+    BAUD_MAX,
+    BAUD_MIN,
+    CONNECT_PAUSE_MS_MAX,
+    DECIMALS_MAX,
+    PHASES_MAX,
+    REGISTER_KEYS,
+    SERIAL_KEYS,
+    SPAN_KEYS,
+    STOP_BITS_MAX,
+    TOP_KEYS,
+    TURNAROUND_MS_MAX,
+)
 from protocols.modbus.register import (
+    FLOATS,
+    HOLE_WORDS_MAX,
     ONE,
+    SIGNED,
+    TEXTS,
     TYPE_WORDS,
     DeviceProfile,
     Gaps,
     Kind,
+    Parity,
     ProfileError,
     ProfileProblem,
     Ratio,
     Register,
+    SerialLine,
     Side,
+    Sign,
+    Span,
     WordOrder,
 )
 from protocols.modbus.units import UNITS, shift_of
 from protocols.quantities import UnknownQuantity, quantity
 
-TOP_KEYS = (
-    "id", "device", "kind", "side", "function", "word_order", "registers_max", "gaps",
-    "even_only", "turnaround_ms", "missing", "registers",
-)  # fmt: skip
-REGISTER_KEYS = (
-    "point", "address", "type", "words", "unit", "function", "scale", "decimals", "ratio",
-    "word_order", "missing", "bill", "note",
-)  # fmt: skip
-TURNAROUND_MS_MAX = 10_000
-DECIMALS_MAX = 9
-_FLOATS = ("float32", "float64")
 _TYPES = tuple(TYPE_WORDS)
+# What SunSpec's own types mean with these, whatever device has them.
+_TYPE_MISSING: Mapping[str, tuple[int, ...]] = {
+    "acc32": (0,),
+    "acc64": (0,),
+    "enum16": (0xFFFF,),
+    "bitfield32": (0xFFFFFFFF,),
+    "sunssf": (0x8000,),
+}
+_INTEGER = re.compile(r"0[xX][0-9A-Fa-f]+|[0-9]+")
+_DECIMAL = re.compile(r"[+-]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?")
 
 Path = tuple[str | int, ...]
 
@@ -63,8 +85,21 @@ class ProfileReader:
             even_only=self._flag(tree, "even_only", ()),
             turnaround_ms=self._integer(tree, "turnaround_ms", (), 0, TURNAROUND_MS_MAX, 20),
             registers=self._registers(tree),
+            phases=self._integer(tree, "phases", (), 1, PHASES_MAX) if "phases" in tree else None,
+            serial=self._serial(tree),
+            hole_max=self._integer(tree, "hole_max", (), 0, COUNT_MAX, HOLE_WORDS_MAX),
+            filler=self._integer(tree, "filler", (), 0, 0xFFFF) if "filler" in tree else None,
+            breaks=self._breaks(tree),
+            spans=self._spans(tree),
+            bill_apart=self._optional(tree, "bill_apart", ()),
+            connect_pause_ms=self._integer(
+                tree, "connect_pause_ms", (), 0, CONNECT_PAUSE_MS_MAX, 0
+            ),
+            doubtful=self._doubtful(tree),
         )
-        self._check_together(top, tree.get("registers"))
+        rows = tree.get("registers")
+        if isinstance(rows, list) and all(one.path != ("registers_max",) for one in self._problems):
+            self._problems += check_together(top, rows)
         if self._problems:
             raise ProfileError(self._name, self._problems)
         return top
@@ -88,8 +123,8 @@ class ProfileReader:
         self._say((*path, key), "must be a text" if key in tree else "is needed")
         return ""
 
-    def _note(self, row: Mapping[str, Any], path: Path) -> str:
-        return self._text(row, "note", path) if "note" in row else ""
+    def _optional(self, row: Mapping[str, Any], key: str, path: Path) -> str:
+        return self._text(row, key, path) if key in row else ""
 
     def _unit(self, row: Mapping[str, Any], path: Path) -> str:
         unit = row.get("unit", "")
@@ -137,6 +172,68 @@ class ProfileReader:
         self._say((*path, key), what, f"a whole number, {low} to {high}")
         return low
 
+    # -- what holds for the whole device ----------------------------------------------------------
+
+    def _serial(self, tree: Mapping[str, Any]) -> SerialLine | None:
+        row = tree.get("serial")
+        if row is None:
+            return None
+        path: Path = ("serial",)
+        if not isinstance(row, Mapping):
+            self._say(path, "must be a mapping of keys", f"known: {', '.join(SERIAL_KEYS)}")
+            return None
+        self._unknown_keys(row, SERIAL_KEYS, path)
+        usual = SerialLine()
+        return SerialLine(
+            self._integer(row, "baud", path, BAUD_MIN, BAUD_MAX, usual.baud),
+            self._choice(row, "parity", path, get_args(Parity), default=usual.parity),
+            self._integer(row, "stop_bits", path, 1, STOP_BITS_MAX, usual.stop_bits),
+        )
+
+    def _rows(self, tree: Mapping[str, Any], key: str) -> list[Any]:
+        rows = tree.get(key, [])
+        if isinstance(rows, list):
+            return rows
+        self._say((key,), "must be a list")
+        return []
+
+    def _breaks(self, tree: Mapping[str, Any]) -> tuple[int, ...]:
+        rows = self._rows(tree, "breaks")
+        for index, row in enumerate(rows):
+            at = as_integer(row)
+            if at is None or not 0 <= at <= 0xFFFF:
+                self._say(("breaks", index), f"is {row}", "an address, 0 to 65535")
+        return tuple(sorted({at for row in rows if (at := as_integer(row)) is not None}))
+
+    def _spans(self, tree: Mapping[str, Any]) -> tuple[Span, ...]:
+        found = []
+        for index, row in enumerate(self._rows(tree, "spans")):
+            path: Path = ("spans", index)
+            if not isinstance(row, Mapping):
+                self._say(path, "must be a mapping of keys", f"known: {', '.join(SPAN_KEYS)}")
+                continue
+            self._unknown_keys(row, SPAN_KEYS, path)
+            function = self._function(row, tree, path)
+            address = self._integer(row, "address", path, 0, 0xFFFF)
+            count = self._integer(row, "count", path, 1, 0x10000 - address)
+            found.append(Span(function, address, count))
+        return tuple(found)
+
+    def _doubtful(self, tree: Mapping[str, Any]) -> dict[str, str]:
+        rows = tree.get("doubtful", {})
+        if not isinstance(rows, Mapping):
+            self._say(("doubtful",), "must be a mapping of settings to what is not sure of them")
+            return {}
+        self._unknown_keys(rows, TOP_KEYS, ("doubtful",))
+        return {str(key): self._text(rows, key, ("doubtful",)) for key in rows}
+
+    def _function(self, row: Mapping[str, Any], tree: Mapping[str, Any], path: Path) -> int:
+        function = as_integer(row.get("function", tree.get("function")))
+        if function in READ_FUNCTIONS:
+            return function
+        self._say((*path, "function"), f"is {function!r}", "3 or 4; or one for all, at the top")
+        return READ_FUNCTIONS[0]
+
     # -- registers -------------------------------------------------------------------------------
 
     def _registers(self, tree: Mapping[str, Any]) -> dict[str, Register]:
@@ -174,16 +271,32 @@ class ProfileReader:
     def _patterns(self, value: object, path: Path, kind: str, words: int) -> tuple[int, ...]:
         """Raw patterns; of a float also `nan`, which is no value anyway."""
         rows = value if isinstance(value, list) else [value]
-        if kind in _FLOATS and rows == ["nan"]:
+        if kind in FLOATS and rows == ["nan"]:
             return ()
         limit = 1 << (16 * words)
         patterns = [as_integer(row) for row in rows]
         if all(one is not None and 0 <= one < limit for one in patterns):
-            return tuple(one for one in patterns if one is not None)
+            found = tuple(one for one in patterns if one is not None)
+            self._check_width(found, path, kind, words)
+            return found
         self._say(
             path, f"{value} does not fit {kind}", f"raw patterns 0 to 0x{limit - 1:X} (hex is fine)"
         )
         return ()
+
+    def _check_width(self, patterns: tuple[int, ...], path: Path, kind: str, words: int) -> None:
+        """The patterns of a narrower type are good numbers in a wider one: 65535 is no silence."""
+        narrower = {
+            one for bits in (16, 32) if bits < 16 * words
+            for one in ((1 << bits) - 1, 1 << (bits - 1), (1 << (bits - 1)) - 1)
+        }  # fmt: skip
+        for one in patterns:
+            if one in narrower:
+                self._say(
+                    path,
+                    f"0x{one:X} is a number that {kind} can hold",
+                    f"the pattern has {words} words, as 0x{(1 << 16 * words) - 1:X} has",
+                )
 
     def _register(
         self,
@@ -197,13 +310,9 @@ class ProfileReader:
         kind: str = self._choice(row, "type", path, _TYPES)
         words = self._words(row, path, kind)
         unit = self._unit(row, path)
-        missing = defaults.get(kind, ())
+        missing = defaults.get(kind, _TYPE_MISSING.get(kind, ()))
         if "missing" in row:
             missing = self._patterns(row["missing"], (*path, "missing"), kind, words)
-        function = as_integer(row.get("function", tree.get("function")))
-        if function not in READ_FUNCTIONS:
-            self._say((*path, "function"), f"is {function!r}", "3 or 4; or one for all, at the top")
-            function = READ_FUNCTIONS[0]
         order = {"word_order": row.get("word_order", tree.get("word_order", "big"))}
         ratio = row.get("ratio")
         if ratio is not None:
@@ -214,7 +323,7 @@ class ProfileReader:
                 )
         return Register(
             point=point,
-            function=function,
+            function=self._function(row, tree, path),
             address=self._integer(row, "address", path, 0, 0x10000 - words),
             type=kind,
             words=words,
@@ -225,7 +334,17 @@ class ProfileReader:
             word_order=self._choice(order, "word_order", path, get_args(WordOrder)),
             missing=missing,
             bill=self._bill(row, path, point, unit),
-            note=self._note(row, path),
+            note=self._optional(row, "note", path),
+            scale_address=self._scale_address(row, path, kind),
+            sign=self._sign(row, path, kind, point),
+            byte_order=self._choice(
+                {"byte_order": row.get("byte_order", tree.get("byte_order", "big"))},
+                "byte_order",
+                path,
+                get_args(WordOrder),
+            ),
+            rollover=self._rollover(row, path, kind, point, words),
+            doubtful=self._optional(row, "doubtful", path),
         )
 
     def _words(self, row: Mapping[str, Any], path: Path, kind: str) -> int:
@@ -240,16 +359,51 @@ class ProfileReader:
         if "scale" not in row:
             return ONE
         scale = as_decimal(row["scale"])
-        if scale is None or scale <= 0 or kind in ("string", "hex"):
+        if scale is None or scale <= 0 or kind in TEXTS:
             self._say((*path, "scale"), f"is {row['scale']}", "a number above 0, for numbers only")
             return ONE
         return scale
+
+    def _scale_address(self, row: Mapping[str, Any], path: Path, kind: str) -> int | None:
+        if "scale_address" not in row:
+            return None
+        if kind in TEXTS:
+            self._say((*path, "scale_address"), f"{kind} is no number", "for numbers only")
+        return self._integer(row, "scale_address", path, 0, 0xFFFF)
+
+    def _sign(self, row: Mapping[str, Any], path: Path, kind: str, point: str) -> Sign:
+        sign: Sign = self._choice(row, "sign", path, get_args(Sign), default="same")
+        if sign != "same" and kind not in SIGNED | FLOATS:
+            self._say((*path, "sign"), f"{kind} has no sign", "for signed types only")
+        if sign == "inverted" and _is_counter(point):
+            self._say(
+                (*path, "sign"), f"{point} counts up", "absolute, or a point of the other way"
+            )
+        return sign
+
+    def _rollover(
+        self, row: Mapping[str, Any], path: Path, kind: str, point: str, words: int
+    ) -> Decimal | None:
+        """Where a display begins anew; never beyond what the register can hold."""
+        if "rollover" not in row:
+            return None
+        number = as_decimal(row["rollover"])
+        if number is None or number <= 0 or not _is_counter(point):
+            self._say(
+                (*path, "rollover"), f"is {row['rollover']}", "a number above 0, for counters only"
+            )
+            return None
+        scale = as_decimal(row.get("scale", 1)) or ONE
+        most = scale * (1 << (16 * words - (kind in SIGNED)))
+        if kind not in FLOATS and "scale_address" not in row and number > most:
+            self._say((*path, "rollover"), f"is {number}, the register ends at {most}")
+        return number
 
     def _decimals(
         self, row: Mapping[str, Any], path: Path, kind: str, point: str, unit: str
     ) -> int | None:
         """Those of a float in the map's unit; where none are given, what is usual for the point."""
-        if kind not in _FLOATS:
+        if kind not in FLOATS:
             if "decimals" in row:
                 self._say((*path, "decimals"), f"{kind} has those of its scale", "for floats only")
             return None
@@ -286,57 +440,12 @@ class ProfileReader:
             )
         return bill
 
-    # -- what no register can see by itself ------------------------------------------------------
 
-    def _check_together(self, profile: DeviceProfile, rows: object) -> None:
-        place = {
-            str(row.get("point")): index
-            for index, row in enumerate(rows if isinstance(rows, list) else [])
-            if isinstance(row, Mapping)
-        }
-        registers = sorted(profile.registers.values(), key=lambda one: (one.function, one.address))
-        for one in registers:
-            path: Path = ("registers", place[one.point])
-            if one.words > profile.registers_max:
-                message = f"{one.words} registers are more than one request may ask for"
-                self._say(path, message, f"registers_max is {profile.registers_max}")
-            if profile.even_only and (one.address | one.words) & 1:
-                message = f"{one.words} registers from {one.address} on break even_only"
-                self._say((*path, "address"), message, "start and count must be even")
-        self._check_overlaps(registers, place)
-        self._check_billing(profile, registers, place)
-
-    def _check_overlaps(self, registers: list[Register], place: Mapping[str, int]) -> None:
-        """Two values may be made of the same words only when both take all of them."""
-        for index, one in enumerate(registers):
-            for other in registers[index + 1 :]:
-                if other.function != one.function or other.address >= one.end:
-                    break
-                same = (one.address, one.words, one.word_order)
-                if same == (other.address, other.words, other.word_order):
-                    continue
-                self._say(
-                    ("registers", place[other.point], "address"),
-                    f"{other.point} ({other.address} to {other.end - 1}) overlaps {one.point} "
-                    f"({one.address} to {one.end - 1})",
-                )
-
-    def _check_billing(
-        self, profile: DeviceProfile, registers: list[Register], place: Mapping[str, int]
-    ) -> None:
-        """Import and export must come out of one reply, so that they share one moment."""
-        for function in READ_FUNCTIONS:
-            billing = [one for one in registers if one.bill and one.function == function]
-            if not billing:
-                continue
-            first, last = billing[0].address, max(one.end for one in billing)
-            if last - first > profile.registers_max:
-                self._say(
-                    ("registers", place[billing[-1].point], "bill"),
-                    f"the billed registers of function {function} lie {last - first} registers "
-                    f"apart",
-                    f"one request of this device reads {profile.registers_max}",
-                )
+def _is_counter(point: str) -> bool:
+    try:
+        return quantity(point).kind == "register"
+    except UnknownQuantity:
+        return False  # told where the point is looked up
 
 
 def as_integer(value: object) -> int | None:
@@ -345,10 +454,10 @@ def as_integer(value: object) -> int | None:
         return None
     if isinstance(value, int):
         return value
-    if isinstance(value, str):
+    if isinstance(value, str) and _INTEGER.fullmatch(value):
         try:
             return int(value, 0)
-        except ValueError:
+        except ValueError:  # 010 may be eight or ten
             return None
     return None
 
@@ -356,6 +465,8 @@ def as_integer(value: object) -> int | None:
 def as_decimal(value: object) -> Decimal | None:
     """An exact number; a float by how it is written; None for anything else."""
     if isinstance(value, bool):
+        return None
+    if isinstance(value, str) and not _DECIMAL.fullmatch(value):
         return None
     if isinstance(value, int | Decimal | str | float):
         try:

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from modbus_samples import PROFILES, profile
 
 from protocols.errors import LocalProtocolError
+from protocols.modbus.line_cost import Line
 from protocols.modbus.master import read_request
-from protocols.modbus.planner import BRIDGE_WORDS_MAX, Block, plan_blocks
+from protocols.modbus.planner import Block, plan_blocks
 from protocols.modbus.profile import DeviceProfile, Register, raw_register
 
 names = st.sampled_from(PROFILES)
@@ -45,8 +46,10 @@ def check(device: DeviceProfile, registers: list[Register], blocks: tuple[Block,
     for block in blocks:
         assert 1 <= block.count <= device.registers_max
         read_request(1, block.function, block.address, block.count)
-        words = range(block.address, block.address + block.count)
-        assert all((block.function, at) in known for at in words)
+        hole = 0
+        for at in range(block.address, block.address + block.count):
+            hole = 0 if (block.function, at) in known else hole + 1
+            assert hole <= (device.hole_max if device.gaps == "ok" else 0)
         for one in block.registers:
             assert one.function == block.function
             assert block.address <= one.address
@@ -121,8 +124,11 @@ def test_import_and_export_of_the_meters_share_a_request() -> None:
 def test_far_apart_values_are_not_bridged_by_words_nobody_wants() -> None:
     device = profile("eastron_sdm630")
     registers = [device.register(point) for point in ("voltage_a", "power_factor_c")]
-    first, second = plan_blocks(device, registers)
-    assert second.address - (first.address + first.count) > BRIDGE_WORDS_MAX
+    slow = Line.serial(2400, turnaround_ms=20)
+    first, second = plan_blocks(device, registers, line=slow)
+    hole = second.address - (first.address + first.count)
+    assert slow.cost_ms(hole + 4) > 2 * slow.cost_ms(2)
+    assert len(plan_blocks(device, registers, line=Line.tcp())) == 1
 
 
 def test_a_registers_words_are_taken_out_of_the_reply() -> None:
