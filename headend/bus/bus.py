@@ -90,6 +90,7 @@ class Bus:
         self._opened_at = 0.0
         self._silent_in_row = 0
         self._between = bytearray()
+        self._hide_between = False  # they may be an echo of a password
         self._worked = False  # an answer came since the port was opened
         # counters
         self._counts: Counter[str] = Counter()
@@ -216,7 +217,8 @@ class Bus:
         attempt = self._attempt
         if attempt is None or attempt.outcome is not None:
             self._recorder.stray_bytes += len(data)
-            self._between += data[: max(0, self._settings.stray_max - len(self._between))]
+            room = 0 if self._hide_between else self._settings.stray_max - len(self._between)
+            self._between += data[: max(0, room)]
             self._line_at = now
             self._clear_at = max(self._clear_at, now + self._quiet_s)
             return
@@ -447,6 +449,8 @@ class Bus:
         """Send, wait for the end of the attempt, record it."""
         loop = self._loop
         assert loop is not None
+        if pending.request.at_sending is not None:
+            pending.request = pending.request.at_sending()
         request, settings, link = pending.request, self._settings, self._link
         pending.attempts += 1
         char_s = link.char_s
@@ -461,6 +465,7 @@ class Bus:
             stray_max=settings.stray_max,
         )
         self._between.clear()
+        self._hide_between = request.recorded is not None
         self._attempt = attempt
         try:
             self._send(attempt, request.payload)

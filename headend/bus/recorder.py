@@ -40,17 +40,18 @@ class Recorder:
     ) -> Exchange:
         """The Exchange of an attempt that has ended."""
         assert attempt.outcome is not None
+        request = pending.request
         exchange = Exchange(
             bus=self._bus,
-            device=pending.request.device,
-            request=pending.request.payload,
+            device=request.device,
+            request=request.payload if request.recorded is None else request.recorded,
             reply=attempt.reply,
             sent_ms=sent_ms,
             received_ms=received_ms,
             took_ms=took_s * 1000,
             attempt=pending.attempts,
             outcome=attempt.outcome,
-            stray=bytes(attempt.stray),
+            stray=bytes(attempt.stray) if request.recorded is None else b"",
         )
         self.outcomes[attempt.outcome] += 1
         self.stray_bytes += attempt.stray_count

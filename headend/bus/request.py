@@ -56,6 +56,10 @@ class BusRequest:
         least before it is sent, counted from the last byte on it, theirs or ours; the bus's own
         gap holds beside it.
     late: what a reply that comes too late could be taken for.
+    at_sending: gives the request that really goes out, each time its turn to be sent has come: for
+        bytes that say what time it is.
+    recorded: what stands in records in place of the payload, a password blotted out. Bytes that
+        come back beside the answer are then only counted: they may be an echo of it.
     """
 
     device: str
@@ -70,6 +74,8 @@ class BusRequest:
     quiet_s: float = 0.0
     quiet_chars: float = 0.0
     late: Late = Late.NAMED
+    at_sending: "Callable[[], BusRequest] | None" = None
+    recorded: bytes | None = None
 
 
 class BusPort(Protocol):

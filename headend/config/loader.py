@@ -19,6 +19,7 @@ from headend.config.meters import NOT_YET, effective_meter, load_meters
 from headend.config.sections.base import Section
 from headend.config.sections.billing import BillingSection
 from headend.config.sections.buses import BusSection
+from headend.config.sections.control import ControlSection
 from headend.config.sections.feed import FeedSection
 from headend.config.sections.headend import HeadendSection
 from headend.config.sections.plans import PlanSection
@@ -50,6 +51,7 @@ SECTIONS = (
     "billing",
     "status",
     "timeseries",
+    "control",
 )
 LATER_SECTIONS = ("listeners", "concentrators")
 
@@ -74,6 +76,7 @@ class Config:
     billing: BillingSection | None
     status: StatusSection | None
     timeseries: tuple[TimeseriesSection, ...]
+    control: ControlSection
     hash: str
     lines: Mapping[str, int]  # of the keys that name files, for errors that show at the start only
 
@@ -177,6 +180,7 @@ class _Loader:
         billing = self._section("billing", BillingSection)
         status = self._section("status", StatusSection)
         timeseries = self._timeseries()
+        control = self._section("control", ControlSection) or ControlSection()
         good_buses = {name: bus for name, bus in buses.items() if bus is not None}
         good_plans = {name: plan for name, plan in plans.items() if plan is not None}
         checks.check_buses(good_buses, root, errors)
@@ -185,10 +189,10 @@ class _Loader:
         checks.check_meters(found, buses, plans, marked, errors)
         profiles = check_protocols(found, good_buses, good_plans, self._path.parent, marked, errors)
         checks.check_feed(feed, billing, head, root, errors)
-        self._check_files(feed, billing, timeseries)
+        self._check_files(feed, billing, timeseries, control)
         if errors or head is None:
             return None
-        parts = (head, retention, feed, billing, status)
+        parts = (head, retention, feed, billing, status, control)
         return Config(
             path=self._path,
             headend=head,
@@ -201,6 +205,7 @@ class _Loader:
             billing=billing,
             status=status,
             timeseries=timeseries,
+            control=control,
             hash=_hash(parts, good_buses, good_plans, timeseries, found.meters, profiles),
             lines=MappingProxyType(_file_lines(root)),
         )
@@ -265,6 +270,7 @@ class _Loader:
         feed: FeedSection | None,
         billing: BillingSection | None,
         timeseries: tuple[TimeseriesSection, ...],
+        control: ControlSection,
     ) -> None:
         files: list[tuple[list[Key], Path | None]] = []
         identity = ("password_file", "cert_file", "key_file")
@@ -280,6 +286,7 @@ class _Loader:
         for i, series in enumerate(timeseries):
             for key in ("password_file", "token_file", "ca_file"):
                 files.append((["timeseries", i, key], getattr(series, key)))
+        files.append((["control", "password_file"], control.password_file))
         checks.check_files(files, self._path.parent, self._root, self._errors)
         checks.check_identities(feed, billing, self._path.parent, self._root, self._errors)
 
@@ -288,7 +295,8 @@ def _file_lines(root: MarkedMap) -> dict[str, int]:
     """The lines of the keys whose files are looked at again when a process starts."""
     places: tuple[list[Key], ...] = (["feed"], ["billing", "broker"])
     keys = ("password_file", "ca_file", "cert_file", "key_file")
-    locs = ([*place, key] for place in places for key in keys)
+    locs = [[*place, key] for place in places for key in keys]
+    locs.append(["control", "password_file"])
     return {key_text(loc): locate(root, loc)[1] for loc in locs}
 
 
