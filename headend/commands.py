@@ -9,6 +9,7 @@ from typing import Any
 from headend import __version__
 from headend.acquisition.engine import Engine
 from headend.acquisition.meter_reader import Taken
+from headend.acquisition.outage_watch import OutageWatch
 from headend.acquisition.registry import Registry
 from headend.api import ApiError, Command
 from headend.bus import Bus
@@ -34,6 +35,7 @@ class Parts:
     engine: Engine
     buses: dict[str, Bus]
     supervisor: Supervisor
+    outages: OutageWatch
     publisher: Publisher | None = None
     timeseries: TimeSeries | None = None
 

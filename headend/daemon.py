@@ -17,6 +17,7 @@ from headend import __version__
 from headend.acquisition.duekeeper import DueKeeper
 from headend.acquisition.engine import Engine
 from headend.acquisition.meter_reader import REGISTER_HELD
+from headend.acquisition.outage_watch import OutageWatch, outage_settings
 from headend.acquisition.plans import PlanEntry, ReadPlan
 from headend.acquisition.registry import Registry
 from headend.acquisition.sessions import KeptSessions
@@ -25,6 +26,7 @@ from headend.bus import Bus
 from headend.bus.configured import bus_settings
 from headend.commands import Parts, commands, read_now
 from headend.config import Config
+from headend.domain import alarms
 from headend.domain.clock import Clock, SystemClock
 from headend.domain.errors import JournalDamaged
 from headend.domain.link import LinkSpec
@@ -161,13 +163,21 @@ async def _stand_up(
         for name, section in config.buses.items()
     }
 
+    outages = OutageWatch(
+        journal.append_event,
+        clock,
+        buses=lambda: buses,
+        meters=registry.all,
+        told=await journal.meter_events(alarms.KINDS),
+        settings=outage_settings(config.headend.alarms),
+    )
     bases = await journal.bases()
     since_ms = clock.now_ms() - int(SETTLED_LOOK_BACK.total_seconds() * 1000)
     engine = Engine(
         journal,
         registry,
         plans,
-        KeptSessions(configured_sessions(config, buses, clock=clock)),
+        KeptSessions(outages.sessions(configured_sessions(config, buses, clock=clock))),
         bases={key: Base(base.value, base.time_ms) for key, base in bases.items()},
         held=held_registers(bases, await journal.meter_events(("alarm",))),
         settled=await journal.settled_due(since_ms),
@@ -189,7 +199,8 @@ async def _stand_up(
         supervisor.start(f"bus:{name}", bus.run)
     for name, poller in engine.pollers.items():
         supervisor.start(f"poll:{name}", poller.run)
-    return Parts(config, clock, journal, registry, engine, buses, supervisor)
+    supervisor.start("outages", outages.run)
+    return Parts(config, clock, journal, registry, engine, buses, supervisor, outages)
 
 
 def held_registers(

@@ -32,6 +32,10 @@ class Seen(StrEnum):
 _HEARD = frozenset({Seen.GOOD, Seen.ALIVE, Seen.REFUSED, Seen.UNUSABLE})
 
 
+CLEAR_S_MAX = 3600.0
+TOGETHER_S = 60.0
+
+
 @dataclass(frozen=True, slots=True)
 class OutageSettings:
     """When something is an outage, and when it is over.
@@ -55,11 +59,11 @@ class OutageSettings:
     reads_min: int = 3
     refusals_min: int = 3
     clear_s: float = 120.0
-    clear_s_max: float = 3600.0
+    clear_s_max: float = CLEAR_S_MAX
     back_s: float = 14_400.0
     settle_s: float = 10.0
     recent_s: float = 1000.0
-    together_s: float = 60.0
+    together_s: float = TOGETHER_S
     mass_share: float = 0.5
     mass_buses: int = 2
     per_minute: int = 20

@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from headend.acquisition.meter_reader import MeterSession
-from headend.acquisition.outage_state import OutageSettings, Seen
+from headend.acquisition.outage_state import CLEAR_S_MAX, TOGETHER_S, OutageSettings, Seen
 from headend.acquisition.outages import Outages
 from headend.bus import BusState, BusStatistics, Priority
+from headend.config.sections.headend import AlarmsSection
 from headend.domain.alarms import RAISED, alarm_kind
 from headend.domain.clock import Clock
 from headend.domain.errors import (
@@ -38,6 +39,18 @@ CLOCK_JUMP = "clock_jump"
 _AWAY = frozenset({BusState.GONE, BusState.BUSY})
 
 SessionOf = Callable[[Meter], MeterSession]
+
+
+def outage_settings(section: AlarmsSection) -> OutageSettings:
+    """What the configuration says of alarms."""
+    return OutageSettings(
+        port_s=section.port_s,
+        bus_silent_s=section.bus_silent_s,
+        meter_silent_s=section.meter_silent_s,
+        clear_s=section.clear_s,
+        clear_s_max=max(section.clear_s, CLEAR_S_MAX),
+        together_s=min(section.port_s, TOGETHER_S),
+    )
 
 
 class WatchedBus(Protocol):
@@ -96,6 +109,10 @@ class OutageWatch:
         self.outages.restore(told, clock.monotonic())
         self._unwritten: list[Event] = []
         self._jumps = ClockJumps(clock)
+
+    def use(self, settings: OutageSettings) -> None:
+        """Other bounds from the next step on."""
+        self.outages.settings = settings
 
     def sessions(self, open_session: SessionOf) -> SessionOf:
         """`open_session`, whose sessions tell what became of every read."""

@@ -48,7 +48,7 @@ class Outages:
     """`topology` first, then `restore`; then what is seen, and steps."""
 
     def __init__(self, settings: OutageSettings | None = None) -> None:
-        self._settings = settings or OutageSettings()
+        self.settings = settings or OutageSettings()
         self._buses: dict[str, BusFacts] = {}
         self._meters: dict[str, MeterFacts] = {}
         self._order = 0
@@ -89,7 +89,7 @@ class Outages:
             if alarm.name not in OURS:
                 continue
             again = Standing(
-                alarm.name, str(alarm.fields.get("reason", "")), self._settings.clear_s, NEVER_S
+                alarm.name, str(alarm.fields.get("reason", "")), self.settings.clear_s, NEVER_S
             )
             if alarm.name == HELD_BACK:
                 self._held_back = again
@@ -140,7 +140,7 @@ class Outages:
         """Whether the port of a bus is open; `opens`: how often it has been opened."""
         known = self._buses.get(bus)
         if known is not None:
-            known.port(opens, detail, now_s, self._settings.settle_s, is_there=is_there)
+            known.port(opens, detail, now_s, self.settings.settle_s, is_there=is_there)
 
     # -- what follows
 
@@ -150,7 +150,7 @@ class Outages:
         self._events = []
         self._bury()
         for bus in self._buses.values():
-            bus.judge(self._settings)
+            bus.judge(self.settings)
         self._find_mass()
         for bus in self._buses.values():
             self._step_bus(bus)
@@ -186,7 +186,7 @@ class Outages:
         if stands is None:
             since_s = bus.bad_since_s
             if since_s is not None and now_s - since_s >= self._patience(bus):
-                clear_s = bus.temper.begins(now_s, self._settings)
+                clear_s = bus.temper.begins(now_s, self.settings)
                 bus.standing = Standing(BUS_DOWN, bus.bad_reason, clear_s, since_s)
                 self._bus_bad(bus, bus.standing)
                 self._say_bus_down(bus)
@@ -202,7 +202,7 @@ class Outages:
 
     def _patience(self, bus: BusFacts) -> float:
         is_port = bus.bad_reason == PORT
-        return self._settings.port_s if is_port else self._settings.bus_silent_s
+        return self.settings.port_s if is_port else self.settings.bus_silent_s
 
     def _bus_bad(self, bus: BusFacts, stands: Standing) -> None:
         stands.bad(self._order)
@@ -242,7 +242,7 @@ class Outages:
     # -- many buses
 
     def _find_mass(self) -> None:
-        settings = self._settings
+        settings = self.settings
         if self._mass is not None:
             until_s = self._mass.onset_s + settings.together_s
             for bus in self._buses.values():
@@ -282,10 +282,10 @@ class Outages:
         if bus.standing is None:
             assert bus.dead_since_s is not None
             bus.standing = self._silently(bus.bad_reason, bus.dead_since_s)
-            bus.standing.clear_s = bus.temper.begins(self._now_s, self._settings)
+            bus.standing.clear_s = bus.temper.begins(self._now_s, self.settings)
 
     def _silently(self, reason: str, onset_s: float) -> Standing:
-        return Standing(BUS_DOWN, reason, self._settings.clear_s, onset_s, told=False)
+        return Standing(BUS_DOWN, reason, self.settings.clear_s, onset_s, told=False)
 
     def _together(self) -> list[BusFacts]:
         """The buses lost within together_s of each other that have the most meters."""
@@ -301,7 +301,7 @@ class Outages:
         most = first = meters = 0
         for last, bus in enumerate(lost):
             meters += len(bus.meters)
-            while _onset(bus) - _onset(lost[first]) > self._settings.together_s:
+            while _onset(bus) - _onset(lost[first]) > self.settings.together_s:
                 meters -= len(lost[first].meters)
                 first += 1
             if meters > most:
@@ -316,7 +316,7 @@ class Outages:
         if self._mass is None:
             return
         left = [self._buses[name] for name in sorted(self._members)]
-        if left and self._share(left) >= self._settings.mass_share / 2:
+        if left and self._share(left) >= self.settings.mass_share / 2:
             return
         self._clear(MASS_SILENCE, {}, self._mass, _sum(bus.failures for bus in left))
         self._mass = None
@@ -338,7 +338,7 @@ class Outages:
         bus, stands = self._buses[meter.bus], meter.standing
         if bus.covers:
             return
-        due = meter.due(self._now_s, self._settings)
+        due = meter.due(self._now_s, self.settings)
         if stands is not None:
             if not meter.failing:
                 if stands.good(self._now_s):
@@ -358,11 +358,11 @@ class Outages:
         raised = self._raised_at
         while raised and self._now_s - raised[0] >= MINUTE_S:
             raised.popleft()
-        return len(raised) < self._settings.per_minute
+        return len(raised) < self.settings.per_minute
 
     def _meter_raise(self, meter: MeterFacts, name: str) -> None:
         self._raised_at.append(self._now_s)
-        clear_s = meter.temper.begins(self._now_s, self._settings)
+        clear_s = meter.temper.begins(self._now_s, self.settings)
         meter.standing = Standing(name, meter.why, clear_s, meter.failing_s)
         what = "refuses every read" if name == METER_REFUSES else "gives no good answer"
         fields: dict[str, object] = {
@@ -382,8 +382,8 @@ class Outages:
         stands, waiting = self._held_back, len(self._waiting)
         if stands is None:
             if waiting:
-                self._held_back = Standing(HELD_BACK, "", self._settings.clear_s, self._now_s)
-                limit = self._settings.per_minute
+                self._held_back = Standing(HELD_BACK, "", self.settings.clear_s, self._now_s)
+                limit = self.settings.per_minute
                 message = f"{waiting} more meters give no good answer; {limit} a minute are told"
                 self._raise(HELD_BACK, {"meters": waiting, "message": message}, Failures())
         elif waiting:

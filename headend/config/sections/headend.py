@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, model_validator
 
-from headend.config.sections.base import FeedName, FilePath, Section, Text, Whole, problem
+from headend.config.sections.base import FeedName, FilePath, Seconds, Section, Text, Whole, problem
 
 
 def _zone(value: str) -> str:
@@ -34,6 +34,19 @@ class ReserveSection(Section):
         return self
 
 
+class AlarmsSection(Section):
+    """How long something on the field side is so before it is an alarm, and before it is over.
+
+    port_s: a port is absent; bus_silent_s: nobody on a bus answers; meter_silent_s: one meter gives
+    no good answer while its bus lives; clear_s: it is well again.
+    """
+
+    port_s: Seconds = Field(default=60.0, ge=1, le=86_400)
+    bus_silent_s: Seconds = Field(default=120.0, ge=1, le=86_400)
+    meter_silent_s: Seconds = Field(default=1800.0, ge=1, le=604_800)
+    clear_s: Seconds = Field(default=120.0, ge=1, le=86_400)
+
+
 class HeadendSection(Section):
     """`zone` keeps the billing day; `data` is relative to the configuration file."""
 
@@ -41,6 +54,7 @@ class HeadendSection(Section):
     zone: Annotated[Text, AfterValidator(_zone)]
     data: FilePath
     reserve_mb: ReserveSection = ReserveSection()
+    alarms: AlarmsSection = AlarmsSection()
 
     @property
     def zone_info(self) -> ZoneInfo:
