@@ -31,7 +31,7 @@ from headend.domain.clock import Clock, SystemClock
 from headend.domain.errors import JournalDamaged
 from headend.domain.link import LinkSpec
 from headend.domain.meter import Event
-from headend.drivers.configured import configured_sessions
+from headend.drivers.configured import ConfiguredSessions
 from headend.feed.embedded_broker import embedded_broker
 from headend.feed.publisher import Publisher
 from headend.feed.settings import FeedSettings
@@ -177,7 +177,7 @@ async def _stand_up(
         journal,
         registry,
         plans,
-        KeptSessions(outages.sessions(configured_sessions(config, buses, clock=clock))),
+        KeptSessions(outages.sessions(ConfiguredSessions(config, buses, clock=clock))),
         bases={key: Base(base.value, base.time_ms) for key, base in bases.items()},
         held=held_registers(bases, await journal.meter_events(("alarm",))),
         settled=await journal.settled_due(since_ms),

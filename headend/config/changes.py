@@ -16,23 +16,15 @@ from headend.domain.meter import Meter
 
 T = TypeVar("T")
 
-# Everything else of a section differs without effect on the running daemon, or can be changed.
-RESTART_KEYS = frozenset(
-    {
-        # Who the head-end is: topics, series and the retained status carry its name.
-        "headend.name",
-        # The lists of due points and the journal's days are cut by it.
-        "headend.zone",
-        # The journal and the local socket lie there, under a lock.
-        "headend.data",
-        "headend.reserve_mb",
-    }
-)
+# `headend`: the name is in every topic and series, the zone cuts the lists and the journal's days,
+# the journal and the local socket lie in `data`. `control`: what may be written to meters begins
+# and ends with a process that somebody started, not with a signal.
+RESTART_SECTIONS = frozenset({"headend", "control"})
 # Without this section every consumer would lose its stream: more likely half a file than a wish.
 RESTART_WHEN_REMOVED = frozenset({"feed"})
-_SECTIONS = ("headend", "retention", "feed", "billing", "status")
+_SECTIONS = ("headend", "retention", "feed", "billing", "status", "control")
 _NAMED = ("buses", "plans", "profiles", "meters", "timeseries")
-_NOT_CONTENT = ("path", "hash", "lines")
+_NOT_CONTENT = ("path", "hash", "lines", "files")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +196,8 @@ def _needs_restart(old: Config, new: Config, sections: Mapping[str, Change]) -> 
     for name, change in sections.items():
         if change.what == "removed" and name in RESTART_WHEN_REMOVED:
             yield name
-        yield from (f"{name}.{key}" for key in change.keys if f"{name}.{key}" in RESTART_KEYS)
+        if name in RESTART_SECTIONS:
+            yield from (f"{name}.{key}" for key in change.keys)
     if old.base != new.base:  # every relative path starts from there
         yield "the directory of the file"
     # A section that a later version brings is not taken for one that is understood here.

@@ -78,7 +78,8 @@ class Config:
     timeseries: tuple[TimeseriesSection, ...]
     control: ControlSection
     hash: str
-    lines: Mapping[str, int]  # of the keys that name files, for errors that show at the start only
+    lines: Mapping[str, int]  # of keys whose errors can show later: files, what needs a restart
+    files: tuple[Path, ...]  # the file itself, and the one with the meters where there is one
 
     @property
     def base(self) -> Path:
@@ -112,11 +113,7 @@ class Config:
         In the data directory, unless its path is too long for a socket: then in a directory of
         this user below the system's temporary one (the daemon makes it with mode 0700).
         """
-        path = self.data_path / "headend.sock"
-        if len(os.fsencode(path)) <= SOCKET_PATH_MAX:
-            return path
-        digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-        return Path(tempfile.gettempdir()) / f"headend-{os.getuid()}" / f"{digest}.sock"
+        return _socket_in(self.data_path)
 
     @property
     def billing_database_url(self) -> str | None:
@@ -131,7 +128,7 @@ class Config:
             raise ConfigError(error.message, file=str(self.path), hint=error.hint) from error
 
     def error(self, key: str, message: str, hint: str | None = None) -> ConfigError:
-        """A ConfigError about a key that names a file, with the line it stands in."""
+        """A ConfigError about a key, with the line it stands in where that is known (`lines`)."""
         line = self.lines.get(key)
         return ConfigError(message, file=str(self.path), line=line, key=key, hint=hint)
 
@@ -159,6 +156,32 @@ def load_config(path: Path | str) -> Config:
     if loaded is None or errors:
         raise ConfigErrors(errors)
     return loaded
+
+
+def local_socket(path: Path | str) -> Path:
+    """Where the daemon of a configuration listens, by its `headend` section alone.
+
+    The rest of the file may be wrong. ConfigErrors when even that cannot be told.
+    """
+    place, name = Path(path), str(path)
+    try:
+        text = read_text(place, name)
+    except ConfigError as error:
+        raise ConfigErrors([error]) from error
+    root, _ = parse_tree(text, name)
+    errors: list[ConfigError] = []
+    head = validate(HeadendSection, root.get("headend"), ["headend"], root, errors)
+    if head is None:
+        raise ConfigErrors(errors)
+    return _socket_in((place.resolve().parent / head.data).resolve())
+
+
+def _socket_in(data: Path) -> Path:
+    path = data / "headend.sock"
+    if len(os.fsencode(path)) <= SOCKET_PATH_MAX:
+        return path
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"headend-{os.getuid()}" / f"{digest}.sock"
 
 
 class _Loader:
@@ -207,8 +230,13 @@ class _Loader:
             timeseries=timeseries,
             control=control,
             hash=_hash(parts, good_buses, good_plans, timeseries, found.meters, profiles),
-            lines=MappingProxyType(_file_lines(root)),
+            lines=MappingProxyType(_lines(root)),
+            files=(self._path, *self._meters_file()),
         )
+
+    def _meters_file(self) -> list[Path]:
+        value = self._root.get("meters")
+        return [self._path.parent / str(value["file"])] if isinstance(value, MarkedMap) else []
 
     def _check_names(self) -> None:
         for key in self._root:
@@ -291,12 +319,14 @@ class _Loader:
         checks.check_identities(feed, billing, self._path.parent, self._root, self._errors)
 
 
-def _file_lines(root: MarkedMap) -> dict[str, int]:
-    """The lines of the keys whose files are looked at again when a process starts."""
+def _lines(root: MarkedMap) -> dict[str, int]:
+    """The lines of keys that may be spoken of after the file was found to be good."""
     places: tuple[list[Key], ...] = (["feed"], ["billing", "broker"])
     keys = ("password_file", "ca_file", "cert_file", "key_file")
-    locs = [[*place, key] for place in places for key in keys]
-    locs.append(["control", "password_file"])
+    locs: list[list[Key]] = [[*place, key] for place in places for key in keys]
+    locs += [["headend", key] for key in HeadendSection.model_fields]
+    locs += [["control", key] for key in ControlSection.model_fields]
+    locs.append(["feed"])
     return {key_text(loc): locate(root, loc)[1] for loc in locs}
 
 

@@ -1,6 +1,6 @@
 """The session that a meter's protocol needs, with everything the configuration says of it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from headend.bus import BusPort
 from headend.config import Config
@@ -13,29 +13,41 @@ from headend.drivers.modbus import ModbusSession, transaction_ids
 Session = Dlt645Session | ModbusSession
 
 
-def configured_sessions(
-    config: Config, buses: Mapping[str, BusPort], *, clock: Clock
-) -> Callable[[Meter], Session]:
-    """Opens a meter's session on its bus. Keep what it gives: sessions remember what they learn."""
-    transactions: dict[str, Iterator[int]] = {name: transaction_ids() for name in buses}
+class ConfiguredSessions:
+    """Opens a meter's session on its bus. Keep what it gives: sessions remember what they learn.
 
-    def open_session(meter: Meter) -> Session:
+    `config` may be replaced and `buses` changed in place: the next session is opened by what holds
+    then. Transactions of a bus go on being numbered, so that a late reply to a question of the
+    sessions before serves none of the new ones.
+    """
+
+    def __init__(self, config: Config, buses: Mapping[str, BusPort], *, clock: Clock) -> None:
+        self.config = config
+        self._buses = buses
+        self._clock = clock
+        self._transactions: dict[str, Iterator[int]] = {}
+
+    def __call__(self, meter: Meter) -> Session:
+        """A new session with the meter."""
+        config = self.config
         section = config.buses[meter.bus]
         if meter.protocol in MODBUS:
             assert meter.profile is not None
+            if meter.bus not in self._transactions:
+                self._transactions[meter.bus] = transaction_ids()
             return ModbusSession(
-                buses[meter.bus],
+                self._buses[meter.bus],
                 int(meter.address),
                 config.profiles[meter.profile],
                 tcp=meter.protocol == "modbus-tcp",
-                clock=clock,
+                clock=self._clock,
                 ct=meter.ct,
                 pt=meter.pt,
                 attempts=section.attempts,
-                transactions=transactions[meter.bus],
+                transactions=self._transactions[meter.bus],
             )
         return Dlt645Session(
-            buses[meter.bus],
+            self._buses[meter.bus],
             meter.address,
             zone=config.zone,
             # The driver sees the meter's own registers, before the transformers' ratio.
@@ -43,5 +55,3 @@ def configured_sessions(
             wakeup=section.wakeup,
             attempts=section.attempts,
         )
-
-    return open_session

@@ -1,6 +1,6 @@
 """The writers and statistics of one head-end, put together from its configuration."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,23 +70,15 @@ class TimeSeries:
         told: Sequence[Event],
         settings: WriterSettings | None = None,
     ) -> None:
+        self._journal = journal
+        self._clock = clock
+        self._settings = settings
+        self._sampling = False
         self._alarms = {
             name: StoppedAlarm(name, journal.append_event, clock, told)
             for name in (section.known_as for section in config.timeseries)
         }
-        self.writers = [
-            SeriesWriter(
-                journal,
-                target_of(config, section),
-                name=section.known_as,
-                headend=config.name,
-                clock=clock,
-                letters=DeadLetters(letters_path(config, section.known_as)),
-                alarm=alarm,
-                settings=settings,
-            )
-            for section, alarm in zip(config.timeseries, self._alarms.values(), strict=True)
-        ]
+        self.writers = [self._writer(config, section) for section in config.timeseries]
         for name in alarmed(told) - self._alarms.keys():
             # Nobody writes there any more: the alarm would stand for ever.
             self._alarms[name] = StoppedAlarm(name, journal.append_event, clock, told)
@@ -121,8 +113,50 @@ class TimeSeries:
             supervisor.start(f"timeseries-alarm:{name}", alarm.run)
         for writer in self.writers:
             supervisor.start(f"timeseries:{writer.name}", writer.run)
-        if self.writers:
+        self._sample(supervisor)
+
+    async def take_out(self, names: Collection[str], supervisor: Supervisor) -> None:
+        """Write to these databases no longer. Their cursors stay where they are."""
+        for writer in [writer for writer in self.writers if writer.name in names]:
+            await supervisor.stop(f"timeseries:{writer.name}")
+            self._journal.off_append(writer.wake)
+            self.writers.remove(writer)
+
+    def put_in(self, config: Config, names: Collection[str], supervisor: Supervisor) -> None:
+        """Write to these databases of a configuration; their cursors are in the journal."""
+        for section in config.timeseries:
+            name = section.known_as
+            if name not in names:
+                continue
+            if name not in self._alarms:
+                self._alarms[name] = StoppedAlarm(name, self._journal.append_event, self._clock)
+                supervisor.start(f"timeseries-alarm:{name}", self._alarms[name].run)
+            writer = self._writer(config, section)
+            self.writers.append(writer)
+            supervisor.start(f"timeseries:{name}", writer.run)
+        self._sample(supervisor)
+
+    def forget(self, names: Collection[str]) -> None:
+        """These databases are no longer configured: nobody else would clear their alarms."""
+        for name in names:
+            self._alarms[name].clear()
+
+    def _sample(self, supervisor: Supervisor) -> None:
+        if self.writers and not self._sampling:
+            self._sampling = True
             supervisor.start("statistics", self._sampler.run)
+
+    def _writer(self, config: Config, section: TimeseriesSection) -> SeriesWriter:
+        return SeriesWriter(
+            self._journal,
+            target_of(config, section),
+            name=section.known_as,
+            headend=config.name,
+            clock=self._clock,
+            letters=DeadLetters(letters_path(config, section.known_as)),
+            alarm=self._alarms[section.known_as],
+            settings=self._settings,
+        )
 
     def report(self) -> list[dict[str, Any]]:
         """How every writer stands, JSON-ready."""

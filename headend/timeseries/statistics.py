@@ -61,8 +61,9 @@ class Outlet(Protocol):
 
 @dataclass(slots=True)
 class _Seen:
-    """A bus's counters at the line before; `over_s`: busy time that did not fit into its share."""
+    """A bus and its counters at the line before; `over_s`: busy time beyond its share."""
 
+    bus: HasStatistics
     at: BusStatistics
     over_s: float = 0.0
 
@@ -114,8 +115,9 @@ class StatisticsSampler:
         for name, bus in self._buses.items():
             now = bus.statistics()
             before = self._seen.get(name)
-            self._seen[name] = _Seen(now)
-            if before is None or now.elapsed_s <= before.at.elapsed_s:
+            self._seen[name] = _Seen(bus, now)
+            # Another bus under the name of one that was stopped counts from 0.
+            if before is None or before.bus is not bus or now.elapsed_s <= before.at.elapsed_s:
                 continue
             elapsed_s = now.elapsed_s - before.at.elapsed_s
             # An attempt counts when it ends: what began before belongs to the time before.

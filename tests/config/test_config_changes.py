@@ -1,12 +1,13 @@
 """`diff` finds what differs in meaning between two configurations, and nothing else."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from headend.config import Config, load_config
+from headend.config import Config, ConfigErrors, load_config
 from headend.config.changes import Changes, diff
+from headend.config.loader import local_socket
 
 BASE = """\
 headend: {name: he1, zone: Asia/Shanghai, data: ./data}
@@ -130,6 +131,7 @@ def test_every_kind_of_difference_is_told_by_name_and_key(edit, old, new, expect
         ("Asia/Shanghai", "Europe/Berlin", "headend.zone"),
         ("data: ./data}", "data: ./other}", "headend.data"),
         ("./data}", "./data, reserve_mb: {telemetry: 600}}", "headend.reserve_mb"),
+        ("retention:", "control: {refusals_max: 9}\nretention:", "control.refusals_max"),
     ],
 )
 def test_what_a_running_daemon_cannot_change_needs_a_restart(edit, old, new, key):
@@ -164,9 +166,21 @@ def test_a_part_of_the_configuration_nobody_has_thought_of_needs_a_restart(edit,
     assert changes.needs_restart == ("status",)
 
 
-def test_every_part_of_a_configuration_is_compared_or_known_to_be_no_content(edit):
-    from headend.config import changes as module
+def test_the_socket_is_found_although_the_rest_of_the_file_is_wrong(edit, tmp_path):
+    whole = edit.load()
+    path = tmp_path / "headend.yaml"
+    path.write_text(BASE.replace("meters:", "metres:"), encoding="utf-8")
+    assert local_socket(path) == whole.socket_path
+    path.write_text(BASE.replace("data: ./data", "date: ./data"), encoding="utf-8")
+    with pytest.raises(ConfigErrors, match=r"headend\.data: is missing"):
+        local_socket(path)
 
-    parts = {part.name for part in fields(Config)}
-    known = {*module._SECTIONS, *module._NAMED, *module._NOT_CONTENT}
-    assert parts <= known, f"tell `diff` what a change of {parts - known} means"
+
+def test_the_files_a_configuration_was_read_from_are_known(edit, tmp_path):
+    rows = BASE[BASE.index("  - {id: M-1") : BASE.index("plans:")]
+    (tmp_path / "meters.csv").write_text(
+        "id,service_point,bus,protocol,address,plan\nM-1,SP-1,a,dlt645-2007,000000000001,p\n"
+    )
+    assert edit.load().files == (tmp_path / "headend.yaml",)
+    made = edit.load((f"meters:\n{rows}", "meters: {file: meters.csv}\n"))
+    assert made.files == (tmp_path / "headend.yaml", tmp_path / "meters.csv")
