@@ -17,6 +17,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("transport",),
     ("bus",),
     ("drivers",),
+    ("control",),
     ("journal",),
     ("acquisition",),
     ("timeseries", "feed"),

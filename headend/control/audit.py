@@ -47,7 +47,14 @@ class Audit:
             self._last = max(self._last, int(line["number"]))
 
     def begin(
-        self, *, at: str, action: str, subject: str, by: str, reason: str, details: Mapping[str, Any]
+        self,
+        *,
+        at: str,
+        action: str,
+        subject: str,
+        by: str,
+        reason: str,
+        details: Mapping[str, Any],
     ) -> Intent:
         """Write down what is about to be done; on the disk when this returns."""
         intent = Intent(self._last + 1, at, action, subject, by, reason, details)

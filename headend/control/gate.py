@@ -20,7 +20,9 @@ PASSWORD_REFUSED = "password_refused"  # noqa: S105 - the name of an outcome
 class Gate:
     """`enabled`: the configuration's word. `refused`: lines of the audit record, in order."""
 
-    def __init__(self, *, enabled: bool, refusals_max: int, lines: Iterable[Mapping[str, Any]]) -> None:
+    def __init__(
+        self, *, enabled: bool, refusals_max: int, lines: Iterable[Mapping[str, Any]]
+    ) -> None:
         self._enabled = enabled
         self._refusals_max = refusals_max
         self._refused: dict[str, str] = {}  # subject -> what named the password

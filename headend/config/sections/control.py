@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from headend.config.sections.base import FilePath, Flag, Section, Seconds, Text, Whole, problem
+from headend.config.sections.base import FilePath, Flag, Seconds, Section, Text, Whole, problem
 
 
 def _operator(value: str) -> str:
@@ -17,13 +17,16 @@ class ClockControlSection(Section):
     """Which differences of a meter's clock are set right. Seconds.
 
     leave_s: below this a clock is left alone. ticket_s: above this it is not set either, because
-    something else is wrong with the meter; a person has to look. guard_s: nothing is set so close
-    to midnight or a full hour, by the head-end's clock or by the meter's.
+    something else is wrong with the meter; a person has to look. midnight_guard_s, hour_guard_s:
+    nothing is set so close to midnight or a full hour, by the head-end's clock or by the meter's:
+    freezes and settlements happen there. interval_s: nor across the edge of such an interval.
     """
 
     leave_s: Seconds = Field(default=5.0, ge=2.0, le=3600)
     ticket_s: Seconds = Field(default=900.0, ge=10.0, le=10 * 365 * 86_400)
-    guard_s: Seconds = Field(default=600.0, ge=300.0, le=1500.0)
+    midnight_guard_s: Seconds = Field(default=600.0, ge=300.0, le=3600.0)
+    hour_guard_s: Seconds = Field(default=300.0, ge=60.0, le=1200.0)
+    interval_s: Whole = Field(default=900, ge=60, le=3600)
 
 
 class ControlSection(Section):
