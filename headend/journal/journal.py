@@ -40,6 +40,7 @@ from headend.journal.model import (
     check_birth,
 )
 from headend.journal.opening import Opened, connect_read_only, open_for_writing
+from headend.journal.presence import forget_note
 from headend.journal.space import SpaceGuard, file_system_free
 from headend.journal.stream import read_entry_slice, read_slice
 from headend.journal.tail import Tail
@@ -117,8 +118,8 @@ class Journal:
             writer = Writer(
                 opened.connection, clock=clock, settings=settings, software=software, space=space
             )
-            reason = "the log was damaged" if opened.log_damaged else None
-            writer.begin(consumers, opened.alarms, reason)
+            writer.begin(consumers, opened.alarms, opened.new_epoch)
+            forget_note(path)
             return cls(path, opened, writer, settings)
         except BaseException:
             opened.connection.close()

@@ -15,13 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+from headend.archive import sync_folder
 from headend.domain.clock import Clock, to_datetime
 from headend.domain.errors import JournalError
 from headend.domain.meter import Event
 from headend.journal import schema
 from headend.journal.errors import JournalBusy, SchemaNewer
+from headend.journal.presence import read_note
 
 log = logging.getLogger(__name__)
+
+RESTORING = ".restoring"  # checked and decided: it takes the journal's place, come what may
 
 _WAL_HEADER = 32
 _WAL_FRAME_HEADER = 24
@@ -33,14 +37,14 @@ _SQLITE_MAGIC = b"SQLite format 3\x00"
 class Opened:
     """A journal ready for its writer. `alarms` are events to be recorded first.
 
-    `log_damaged`: committed records may be missing at the end; a new epoch is needed.
+    `new_epoch`: why the numbers cannot go on: records may be missing at the end, or it is a copy.
     """
 
     connection: sqlite3.Connection
     lock: int
     alarms: list[Event]
     fresh: bool
-    log_damaged: bool
+    new_epoch: str | None
 
 
 class _Damaged(Exception):
@@ -54,7 +58,7 @@ def open_for_writing(path: Path, clock: Clock) -> Opened:
     JournalBusy when another process writes it; SchemaNewer when a newer release did.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = _lock(path)
+    lock = lock_journal(path)
     try:
         return _open_locked(path, clock, lock)
     except BaseException:
@@ -63,16 +67,21 @@ def open_for_writing(path: Path, clock: Clock) -> Opened:
 
 
 def _open_locked(path: Path, clock: Clock, lock: int) -> Opened:
+    finish_restore(path, clock)
     alarms: list[Event] = []
-    log_damaged = False
+    new_epoch: str | None = None
     if _anything(path) or _anything(_wal(path)):
         try:
             alarm = _check(path, clock)
         except _Damaged as damage:
             alarms.append(_set_aside(path, clock, str(damage)))
         else:
-            log_damaged = alarm is not None
+            new_epoch = None if alarm is None else "the log was damaged"
             alarms += [alarm] if alarm is not None else []
+    note = read_note(path, clock)
+    if note is not None:
+        alarms.append(note)
+        new_epoch = "the journal's file was removed or replaced"
     connection = connect(path)
     try:
         for pragma in schema.PRAGMAS:
@@ -81,8 +90,10 @@ def _open_locked(path: Path, clock: Clock, lock: int) -> Opened:
         fresh = connection.execute("SELECT 1 FROM meta WHERE key='epoch'").fetchone() is None
         if fresh:
             _begin(connection, clock, "set aside" if alarms else "new")
+            new_epoch = None
         elif steps:
             log.info("journal=%s migrated steps=%d", path, steps)
+        new_epoch = _restored(connection) or new_epoch
     except sqlite3.Error as error:
         connection.close()
         msg = f"the journal {path} could not be opened: {error}"
@@ -90,7 +101,13 @@ def _open_locked(path: Path, clock: Clock, lock: int) -> Opened:
     except BaseException:
         connection.close()
         raise
-    return Opened(connection, lock, alarms, fresh=fresh, log_damaged=log_damaged)
+    return Opened(connection, lock, alarms, fresh=fresh, new_epoch=new_epoch)
+
+
+def _restored(connection: sqlite3.Connection) -> str | None:
+    """Why a file that was brought back needs a new epoch; None for any other."""
+    row = connection.execute("SELECT value FROM meta WHERE key=?", (schema.RESTORED,)).fetchone()
+    return None if row is None else str(row[0])
 
 
 def _anything(path: Path) -> bool:
@@ -135,7 +152,11 @@ def _begin(connection: sqlite3.Connection, clock: Clock, reason: str) -> None:
     connection.execute("COMMIT")
 
 
-def _lock(path: Path) -> int:
+def lock_journal(path: Path) -> int:
+    """Become the one process that may write a journal; close the handle to end that.
+
+    JournalBusy when another one is.
+    """
     lock_path = path.with_name(path.name + ".lock")
     lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:
@@ -258,13 +279,35 @@ def _aside_name(path: Path, clock: Clock, word: str) -> Path:
     return aside
 
 
-def _set_aside(path: Path, clock: Clock, found: str) -> Event:
-    aside = _aside_name(path, clock, "damaged")
+def move_aside(path: Path, clock: Clock, word: str) -> Path:
+    """Give a journal and what belongs to it another name; that name. Nothing is deleted."""
+    aside = _aside_name(path, clock, word)
     for suffix in ("", "-wal", "-shm"):
         part = path.with_name(path.name + suffix)
         if part.exists():
             part.rename(aside.with_name(aside.name + suffix))
-    _sync(path.parent)
+    sync_folder(path.parent)
+    return aside
+
+
+def finish_restore(path: Path, clock: Clock) -> Path | None:
+    """Put a journal that is being brought back into its place; where the one before it went.
+
+    A restore that was cut short after its decision is ended here by the next start: the log of
+    the file before must not meet the new one, so there is an instant without a journal.
+    """
+    restored = path.with_name(path.name + RESTORING)
+    if not restored.exists():
+        return None
+    parts = (path, _wal(path))
+    aside = move_aside(path, clock, "before-restore") if any(p.exists() for p in parts) else None
+    restored.rename(path)
+    sync_folder(path.parent)
+    return aside
+
+
+def _set_aside(path: Path, clock: Clock, found: str) -> Event:
+    aside = move_aside(path, clock, "damaged")
     message = (
         f"the journal was damaged ({found}) and was set aside as {aside}; a new one has been "
         f'begun and reading goes on. To look at it: sqlite3 {aside} ".recover" > salvage.sql'
@@ -295,11 +338,3 @@ def _keep_wal(path: Path, clock: Clock, lost: int) -> Event:
         "message": message,
     }
     return Event("alarm", clock.now_ms(), fields)
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -22,10 +22,13 @@ DAY_TABLE = re.compile(r"^(rb|rt|xb|xt|s|d)_(\d{8})$")
 READING_PREFIX = {RecordClass.BILLING: "rb", RecordClass.TELEMETRY: "rt"}
 EXCHANGE_PREFIX = {RecordClass.BILLING: "xb", RecordClass.TELEMETRY: "xt"}
 
+BUSY_TIMEOUT = "PRAGMA busy_timeout=5000"
+RESTORED = "restored"  # in `meta`: this file was brought back, and why it needs a new epoch
+
 PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
-    "PRAGMA busy_timeout=5000",
+    BUSY_TIMEOUT,
     "PRAGMA foreign_keys=ON",
     "PRAGMA wal_autocheckpoint=4000",
     "PRAGMA journal_size_limit=67108864",

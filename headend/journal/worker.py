@@ -10,6 +10,7 @@ from headend.journal.model import JournalSettings
 from headend.journal.writer import GroupOp, Op, Outcomes, SoloOp, Writer
 
 IDLE_CHECKPOINT_S = 2.0
+LOOK_S = 1.0  # how often the file's name is looked at while nothing is written
 
 
 class WriterThread:
@@ -87,22 +88,26 @@ class WriterThread:
                     break
                 if ops:
                     self._commit(ops)
-                else:
+                elif self._worked:
+                    self._worked = False
                     self._writer.tidy()
+                else:
+                    self._writer.look_at_file()
+                if self._writer.is_replaced:
+                    break  # nothing more can be kept: the process ends, the next start goes on
         finally:
             self._writer.close()
             self._loop.call_soon_threadsafe(self._ended)
 
     def _take(self) -> list[Op] | None:
-        """The next group; None at the end; empty once when work has been done and none came."""
+        """The next group; None at the end; empty when none has come for a while."""
         with self._condition:
             while True:
                 wait_s = self._wait_s()
                 if self._closing:
                     return self._next_group() if self._queue else None
                 if wait_s is None:
-                    if not self._sleep(IDLE_CHECKPOINT_S if self._worked else None):
-                        self._worked = False
+                    if not self._sleep(IDLE_CHECKPOINT_S if self._worked else LOOK_S):
                         return []
                 elif wait_s > 0:
                     self._sleep(wait_s)

@@ -4,6 +4,7 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from headend.domain.clock import Clock
@@ -24,6 +25,8 @@ from headend.journal.model import (
     StreamEntry,
 )
 from headend.journal.points import point_facts
+from headend.journal.presence import Presence, secure
+from headend.journal.schema import BUSY_TIMEOUT, RESTORED
 from headend.journal.space import Level, SpaceGuard
 from headend.journal.state import State
 
@@ -142,9 +145,13 @@ class Writer:
         self.space = space
         self.state = State(connection, software=software, zone=settings.zone)
         self.broken: JournalError | None = None
+        self.is_replaced = False
         self.commits = 0
         self.exchanges_dropped = 0
         self._unclaimed: dict[Exchange, float] = {}
+        (_number, _name, file) = connection.execute("PRAGMA database_list").fetchone()
+        self._path = Path(file) if file else None
+        self._presence = Presence(None)
 
     def begin(
         self, consumers: Sequence[ConsumerSpec], alarms: Sequence[Event], new_epoch: str | None
@@ -162,14 +169,29 @@ class Writer:
             for alarm in alarms:
                 group.event(alarm)
             group.flush()
+            self.connection.execute("DELETE FROM meta WHERE key=?", (RESTORED,))
             self.connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._explain(error) from error
+        self._presence = Presence(self._path)
+
+    # -- the file
+
+    def look_at_file(self) -> None:
+        """End all writing when the file behind the journal's name is not ours any more."""
+        trouble = self._presence.trouble() if self.broken is None else None
+        if trouble is None:
+            return
+        assert self._path is not None
+        alarm = secure(self.connection, self._path, trouble, self.clock)
+        self.broken = JournalDamaged(str(alarm.fields["message"]))
+        self.is_replaced = True
 
     # -- groups
 
     def commit_group(self, ops: Sequence[GroupOp]) -> Outcomes:
         """Write a group in one transaction; every waiter gets an answer or an error."""
+        self.look_at_file()
         if self.broken is not None:
             return self._all_failed(ops, self.broken)
         level = self.space.look()
@@ -229,6 +251,7 @@ class Writer:
             self._roll_back(group)
             raise
         self.commits += 1
+        self._presence.wrote()
         if level is not Level.FULL:
             self.space.told()
             self.space.committed()
@@ -317,6 +340,7 @@ class Writer:
 
     def commit_solo(self, op: SoloOp) -> Outcomes:
         """Run one piece of work in its own transaction."""
+        self.look_at_file()
         if self.broken is not None:
             return Outcomes([(op.waiter, self.broken)])
         level = self.space.look()
@@ -347,6 +371,7 @@ class Writer:
             self._roll_back(group)
             raise
         self.commits += 1
+        self._presence.wrote()
         return Outcomes(
             [(op.waiter, answer)],
             group.entries,
@@ -357,12 +382,17 @@ class Writer:
 
     def tidy(self) -> None:
         """While nobody waits: bring the bases' snapshot up to date and the WAL home."""
+        self.look_at_file()
         if self.broken is not None or self.space.look() is Level.FULL:
             return
         if self.state.bases.dirty:
             self.commit_solo(SoloOp(_write_bases, None))
+        # A reader that is in the way (a backup) is not waited for: births would wait behind it.
+        self.connection.execute("PRAGMA busy_timeout=0").fetchall()
         with contextlib.suppress(sqlite3.OperationalError):  # a reader is in the way, or no room
             self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self.connection.execute(BUSY_TIMEOUT).fetchall()
+        self._presence.wrote()
 
     def close(self) -> None:
         """Write what is still in memory and close; SQLite brings the WAL home."""
@@ -382,6 +412,7 @@ class Writer:
     def _roll_back(self, group: Group | None) -> None:
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
+        self._presence.wrote()
         if group is not None:
             self.state.exchanges.forget(group.new_exchanges)
         try:
