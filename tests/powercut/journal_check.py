@@ -72,6 +72,10 @@ async def check_journal(
             (appended,) = await journal.append(new)
             if not appended.new or journal.cursors()["billing"].last_seq != last_seq + 1:
                 raise Broken(f"a new reading is {appended} behind {last_seq}")
+    _nothing_set_aside(folder)
+
+
+def _nothing_set_aside(folder: Path) -> None:
     set_aside = sorted(p.name for p in folder.iterdir() if "damaged" in p.name)
     if set_aside:
         raise Broken(f"set aside: {set_aside}")

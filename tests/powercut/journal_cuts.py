@@ -99,7 +99,7 @@ async def check_cuts(
 async def check_second_cuts(
     run: Run, tally: Tally, first: Cut, *, seed: int, variants: int, count: int | None = None
 ) -> int:
-    """The power goes again while the journal comes up after a first cut; how many were looked at."""
+    """The power goes again while the journal comes up; how many disks were looked at."""
     looked = 0
     with laid_out(run, first) as folder:
         with recording(folder) as recorder:

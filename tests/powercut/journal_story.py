@@ -430,7 +430,7 @@ async def live(
                     trail.epochs.append(journal.epoch)
                 await chapter(Teller(folder, trail, clock, journal))
                 await trail.look(journal)
-                if restarts and n % 2:
+                if n % 2:
                     await stack.aclose()
                     journal = None
             if journal is not None:

@@ -46,7 +46,7 @@ class _Watch:
 
     def on_fsync(self, handle: Any) -> None:
         number = handle if isinstance(handle, int) else handle.fileno()
-        path = Path(os.readlink(f"/proc/self/fd/{number}"))
+        path = Path(f"/proc/self/fd/{number}").readlink()
         recorder = self.recorder
         name = recorder.inside(path)
         if path == recorder.root:

@@ -1,10 +1,6 @@
 """The power goes while the journal writes: what was acknowledged is there, nothing is invented."""
 
-import shutil
 import sqlite3
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -23,18 +19,6 @@ from tests.powercut.journal_story import Conditions, an_afternoon, small_things
 
 SEED = 20261125
 SHORT = (an_afternoon, small_things)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """In memory where there is room: thousands of files are synced."""
-    memory = Path("/dev/shm")
-    if not memory.is_dir() or shutil.disk_usage(memory).free < 1 << 28:
-        yield tmp_path
-        return
-    made = Path(tempfile.mkdtemp(prefix="headend-power-", dir=memory))
-    yield made
-    shutil.rmtree(made)
 
 
 @pytest.mark.parametrize("name", CONDITIONS)

@@ -2,8 +2,7 @@
 
 It is SQLite's own "unix" one, registered again as the default under another name with five
 methods in front: what the unchanged code under test does to its files goes through here. The
-interpreter's `_sqlite3` and this module must use the same shared library; `SharedLibrary` proves
-it.
+interpreter's `_sqlite3` and this module must use the same shared library; `library` proves it.
 
 Directories: the unix VFS syncs one by itself (behind the first sync of a file it has created, and
 behind a deletion where it is asked to). Its call `openDirectory` is watched, so that the log says
