@@ -11,20 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
 
-import msgspec
-
 from headend import __version__
 from headend.acquisition.duekeeper import DueKeeper
 from headend.acquisition.engine import Engine
 from headend.acquisition.meter_reader import REGISTER_HELD
 from headend.acquisition.outage_watch import OutageWatch, outage_settings
-from headend.acquisition.plans import PlanEntry, ReadPlan
 from headend.acquisition.registry import Registry
 from headend.acquisition.sessions import KeptSessions
 from headend.api import ApiServer
-from headend.bus import Bus
-from headend.bus.configured import bus_settings
-from headend.commands import Parts, commands, read_now
+from headend.assembly import Assembly, consumer_specs, make_bus, read_plans
+from headend.commands import Parts, commands
 from headend.config import Config
 from headend.domain import alarms
 from headend.domain.clock import Clock, SystemClock
@@ -32,20 +28,12 @@ from headend.domain.errors import JournalDamaged
 from headend.domain.link import LinkSpec
 from headend.domain.meter import Event
 from headend.drivers.configured import ConfiguredSessions
-from headend.feed.embedded_broker import embedded_broker
-from headend.feed.publisher import Publisher
-from headend.feed.settings import FeedSettings
 from headend.journal import Base as JournalBase
-from headend.journal import ConsumerSpec, Journal, JournalSettings
-from headend.journal.retention import Retention
+from headend.journal import Journal, JournalSettings
 from headend.liveness import status_line, watched
-from headend.messages.broker import BrokerSpec
 from headend.messages.configured import configured_broker
-from headend.messages.requests import PointAnswer
 from headend.notify import Notifier, Watchdog
 from headend.supervisor import Supervisor, TaskState
-from headend.timeseries.service import TimeSeries
-from headend.timeseries.service import consumers as timeseries_consumers
 from headend.transport import Link, make_link
 from headend.vee import Base, RuleSet
 
@@ -55,27 +43,6 @@ MIB = 1024 * 1024
 FINISH_S = 6.0  # a clean end has 10 s
 SOCKET_WAIT_S = 10.0  # a daemon whose socket cannot be made reads meters all the same
 SETTLED_LOOK_BACK = timedelta(days=2)
-
-
-def read_plans(config: Config) -> dict[str, ReadPlan]:
-    """The configuration's plans as acquisition uses them."""
-    plans = {}
-    for name, section in config.plans.items():
-        entries = tuple(
-            PlanEntry(
-                points=entry.points,
-                tolerance_ms=int(entry.tolerance_s * 1000),
-                window_ms=int(entry.window_s * 1000),
-                interval_s=entry.interval_s,
-                **({} if entry.at is None else {"at": entry.at}),
-                source=entry.origin,
-                from_ms=entry.from_ms,
-                until_ms=entry.until_ms,
-            )
-            for entry in section.entries()
-        )
-        plans[name] = ReadPlan(name, entries)
-    return plans
 
 
 async def run_daemon(
@@ -104,16 +71,17 @@ async def run_daemon(
         config.journal_path,
         clock=clock,
         software=f"headend {__version__}",
-        consumers=_consumers(config),
+        consumers=consumer_specs(config),
         settings=_journal_settings(config, free_bytes),
     )
     try:
         async with Supervisor(on_death=_log_death, fatal=(JournalDamaged,)) as supervisor:
             supervisor.start("journal", journal.wait_damaged)
-            parts = await _stand_up(config, clock, journal, supervisor, links)
+            assembly = await _stand_up(config, clock, journal, supervisor, links)
+            parts = assembly.parts
             stood_up(parts)
-            await _start_feed(parts, broker)
-            await _start_timeseries(parts)
+            await assembly.start_feed(config, broker)
+            await assembly.start_timeseries()
             await _listening(_start_api(parts))
             _start_watchdog(parts, notifier)
             ready()
@@ -146,20 +114,14 @@ async def _stand_up(
     journal: Journal,
     supervisor: Supervisor,
     links: Callable[[LinkSpec], Link],
-) -> Parts:
+) -> Assembly:
     zone = config.headend.zone_info
     registry = Registry(config.meters, await journal.meter_events())
     plans = read_plans(config)
     keeper = DueKeeper(journal, registry, plans, zone=zone, clock=clock)
     await keeper.prepare()
     buses = {
-        name: Bus(
-            name,
-            links(section.link_spec),
-            bus_settings(section),
-            clock=clock,
-            observer=journal.record_exchange,
-        )
+        name: make_bus(name, section, links, clock, journal)
         for name, section in config.buses.items()
     }
 
@@ -173,11 +135,13 @@ async def _stand_up(
     )
     bases = await journal.bases()
     since_ms = clock.now_ms() - int(SETTLED_LOOK_BACK.total_seconds() * 1000)
+    opener = ConfiguredSessions(config, buses, clock=clock)
+    sessions = KeptSessions(outages.sessions(opener))
     engine = Engine(
         journal,
         registry,
         plans,
-        KeptSessions(outages.sessions(ConfiguredSessions(config, buses, clock=clock))),
+        sessions,
         bases={key: Base(base.value, base.time_ms) for key, base in bases.items()},
         held=held_registers(bases, await journal.meter_events(("alarm",))),
         settled=await journal.settled_due(since_ms),
@@ -186,21 +150,16 @@ async def _stand_up(
         rules=RuleSet(),
         not_before_ms=keeper.begun_ms,
     )
-    retention = Retention(
-        journal,
-        zone=zone,
-        clock=clock,
-        billing_days=config.retention.billing_days,
-        telemetry_days=config.retention.telemetry_days,
-    )
-    supervisor.start("retention", retention.run)
+    parts = Parts(config, clock, journal, registry, engine, buses, supervisor, outages)
+    assembly = Assembly(parts, plans, opener, sessions, links)
+    await assembly.start_retention(config)
     supervisor.start("due-points", keeper.run)
     for name, bus in buses.items():
         supervisor.start(f"bus:{name}", bus.run)
     for name, poller in engine.pollers.items():
         supervisor.start(f"poll:{name}", poller.run)
     supervisor.start("outages", outages.run)
-    return Parts(config, clock, journal, registry, engine, buses, supervisor, outages)
+    return assembly
 
 
 def held_registers(
@@ -218,17 +177,6 @@ def held_registers(
     return held
 
 
-def _consumers(config: Config) -> list[ConsumerSpec]:
-    feed = () if config.feed is None else config.feed.consumers
-    return [
-        *(
-            ConsumerSpec(c.name, frozenset(c.classes), max_backlog_days=c.max_backlog_days)
-            for c in feed
-        ),
-        *timeseries_consumers(config),
-    ]
-
-
 def _journal_settings(config: Config, free_bytes: Callable[[], int] | None) -> JournalSettings:
     reserve = config.headend.reserve_mb
     return JournalSettings(
@@ -241,51 +189,6 @@ def _journal_settings(config: Config, free_bytes: Callable[[], int] | None) -> J
 
 def _log_death(state: TaskState) -> None:
     log.error("task=%s restarts=%d cause=%s", state.name, state.restarts, state.last_error)
-
-
-async def _start_feed(parts: Parts, broker: BrokerSpec | None) -> None:
-    config = parts.config
-    if config.feed is None or broker is None:
-        return
-    where = config.feed.broker_spec
-    if where.embedded:
-
-        async def serve_broker() -> None:
-            async with embedded_broker(where.host, where.port):
-                await asyncio.Event().wait()
-
-        parts.supervisor.start("broker", serve_broker)
-
-    async def answer(meter: str, points: Sequence[str], timeout_s: float) -> list[PointAnswer]:
-        shown = await read_now(parts, meter, points, timeout_s)
-        return [msgspec.convert(answer, PointAnswer) for answer in shown]
-
-    parts.publisher = Publisher(
-        parts.journal,
-        broker,
-        FeedSettings(
-            receipt_timeout_s=config.feed.receipt_timeout_s,
-            receipts_missing_s=config.feed.receipts_missing_s,
-        ),
-        headend=config.headend.name,
-        clock=parts.clock,
-        version=__version__,
-        configuration_hash=config.hash,
-        read_now=answer,
-        told=await parts.journal.meter_events(("alarm", "alarm_cleared")),
-    )
-    parts.supervisor.start("feed", parts.publisher.run)
-
-
-async def _start_timeseries(parts: Parts) -> None:
-    parts.timeseries = TimeSeries(
-        parts.config,
-        parts.journal,
-        clock=parts.clock,
-        buses=parts.buses,
-        told=await parts.journal.meter_events(("alarm", "alarm_cleared")),
-    )
-    parts.timeseries.start(parts.supervisor)
 
 
 async def _listening(server: ApiServer) -> None:

@@ -71,6 +71,15 @@ class Supervisor:
         await asyncio.gather(task, return_exceptions=True)
         self.states[name].running = False
 
+    async def remove(self, name: str) -> None:
+        """Stop one task for good: nothing is kept of it. Unknown names are ignored."""
+        await self.stop(name)
+        self.states.pop(name, None)
+
+    def running(self) -> frozenset[str]:
+        """The names that are kept running."""
+        return frozenset(self._tasks)
+
     async def run_until(self, stop: asyncio.Event) -> None:
         """Until `stop` is set. Raises the first fatal error, once there is one."""
         wanted = asyncio.create_task(stop.wait(), name="stop")

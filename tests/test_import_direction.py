@@ -25,6 +25,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("api",),
     ("liveness",),
     ("commands",),
+    ("assembly",),
+    ("reload",),
     ("daemon",),
     ("cli",),
 )

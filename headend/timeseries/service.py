@@ -118,7 +118,7 @@ class TimeSeries:
     async def take_out(self, names: Collection[str], supervisor: Supervisor) -> None:
         """Write to these databases no longer. Their cursors stay where they are."""
         for writer in [writer for writer in self.writers if writer.name in names]:
-            await supervisor.stop(f"timeseries:{writer.name}")
+            await supervisor.remove(f"timeseries:{writer.name}")
             self._journal.off_append(writer.wake)
             self.writers.remove(writer)
 
