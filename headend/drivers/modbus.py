@@ -29,7 +29,7 @@ from protocols.modbus.master import (
     reply_length,
     reply_registers,
 )
-from protocols.modbus.planner import Block, plan_blocks
+from protocols.modbus.planner import Block, halves, plan_blocks
 from protocols.modbus.profile import DeviceProfile, Register, UnknownPoint, raw_register
 
 __all__ = ["NO_PROFILE", "ModbusSession", "transaction_ids"]
@@ -220,7 +220,7 @@ class ModbusSession:
             return [_Got(block, (), error, trail)]
         found: list[_Got] = []
         end: HeadendError | None = None
-        for half in _halves(block):
+        for half in halves(block):
             if end is not None:
                 found.append(_Got(half, (), end, []))
                 continue
@@ -318,17 +318,6 @@ def _match(request: ReadRequest, raw: bytes) -> Match:
     except ErrorReply as error:
         return Match.UNREACHED if error.error_byte in _UNREACHED else found
     return found
-
-
-def _halves(block: Block) -> list[Block]:
-    """Two blocks with half of the registers each; holes between them are left out."""
-    middle = len(block.registers) // 2
-    halves = []
-    for registers in (block.registers[:middle], block.registers[middle:]):
-        address = min(one.address for one in registers)
-        count = max(one.end for one in registers) - address
-        halves.append(Block(block.function, address, count, registers))
-    return halves
 
 
 def _end(error: Exception | None) -> HeadendError | None:
