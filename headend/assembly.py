@@ -30,6 +30,7 @@ from headend.journal import ConsumerSpec, Journal
 from headend.journal.retention import Retention
 from headend.messages.broker import BrokerSpec
 from headend.messages.requests import PointAnswer
+from headend.status import StatusServer
 from headend.timeseries.service import TimeSeries
 from headend.timeseries.service import consumers as timeseries_consumers
 from headend.transport import Link
@@ -173,6 +174,15 @@ class Assembly:
             told=await parts.journal.meter_events(ALARM_KINDS),
         )
         parts.timeseries.start(parts.supervisor)
+
+    # -- the status page
+
+    async def start_status(self, config: Config) -> None:
+        """The status page and the metrics where the configuration wants them; nothing without."""
+        await self.parts.supervisor.remove("status")
+        if config.status is not None:
+            server = StatusServer(self.parts, config.status)
+            self.parts.supervisor.start("status", server.run)
 
     async def start_retention(self, config: Config) -> None:
         """Keep what the configuration says, from now on."""

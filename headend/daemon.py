@@ -82,6 +82,7 @@ async def run_daemon(
             stood_up(parts)
             await assembly.start_feed(config, broker)
             await assembly.start_timeseries()
+            await assembly.start_status(config)
             await _listening(_start_api(parts))
             _start_watchdog(parts, notifier)
             ready()

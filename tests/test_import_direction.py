@@ -21,7 +21,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("journal",),
     ("acquisition",),
     ("timeseries", "feed"),
-    ("diagnostics",),
+    ("diagnostics", "status"),
     ("api",),
     ("liveness",),
     ("commands",),
