@@ -122,6 +122,8 @@ class Supervisor:
         `stop`, ends the keeping.
         """
         life = asyncio.ensure_future(run())
+        if isinstance(life, asyncio.Task):
+            life.set_name(state.name)  # the log says which task spoke
         state.running = True
         try:
             await asyncio.wait((life,))

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import logging
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date
@@ -19,11 +18,12 @@ from headend.billing.store import Store
 from headend.billing.store_thread import open_store
 from headend.billing.views import BillingView
 from headend.cli.output import add_config, add_json, clean, print_json, say, table
-from headend.cli.run import service_manager
+from headend.cli.run import add_log, service_manager
 from headend.config import Config, load_config
 from headend.domain.clock import SystemClock, iso
 from headend.domain.due import day_bounds_ms
 from headend.domain.errors import ConfigError
+from headend.logs import StormLimit, keep_ticking, logging_to
 from headend.messages.configured import configured_broker
 from headend.notify import Steps, Watchdog
 from headend.supervisor import Supervisor
@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     run_ = actions.add_parser("run", help="take the feed into billing's database")
     add_config(run_)
+    add_log(run_)
     show = actions.add_parser("show", help="register differences per service point and day")
     add_config(show)
     show.add_argument("--day", type=_day, metavar="D", help="one local day, such as 2026-01-31")
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     if config.billing is None:
         raise ConfigError("there is no billing section", file=args.config, key="billing")
     if args.action == "run":
-        return _run_consumer(config)
+        return _run_consumer(config, args)
     with BillingView(configured_database(config)) as view:
         if args.action == "show":
             return _show(args, config, view)
@@ -98,12 +99,12 @@ def _read_id(text: str) -> str:
 # --- run -------------------------------------------------------------------------------------
 
 
-def _run_consumer(config: Config) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    return asyncio.run(_consume(config))
+def _run_consumer(config: Config, args: argparse.Namespace) -> int:
+    with logging_to(level=args.log, style=args.log_format) as limit:
+        return asyncio.run(_consume(config, limit))
 
 
-async def _consume(config: Config) -> int:
+async def _consume(config: Config, limit: StormLimit) -> int:
     """Until SIGTERM or Ctrl-C; both end it cleanly. A database that is damaged ends it too."""
     section = config.billing
     assert section is not None
@@ -111,6 +112,7 @@ async def _consume(config: Config) -> int:
     broker = configured_broker(config, for_billing=True)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    keep_ticking(limit, loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     clock = SystemClock()

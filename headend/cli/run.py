@@ -4,12 +4,11 @@ import argparse
 import asyncio
 import faulthandler
 import gc
-import logging
 import signal
-import sys
 from pathlib import Path
 
 from headend.cli.output import add_config
+from headend.logs import FORMATS, LEVELS, keep_ticking, logging_to
 from headend.notify import Notifier
 
 GC_AFTER_OBJECTS = 20_000
@@ -18,8 +17,14 @@ GC_AFTER_OBJECTS = 20_000
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `headend run`."""
     add_config(parser)
+    add_log(parser)
+
+
+def add_log(parser: argparse.ArgumentParser) -> None:
+    """The options of a process that stays: how much it logs, and how."""
+    parser.add_argument("--log", choices=LEVELS, default="info", help="how much to log")
     parser.add_argument(
-        "--log", choices=("debug", "info", "warning"), default="info", help="how much to log"
+        "--log-format", choices=FORMATS, default="text", help="json: one object a line"
     )
 
 
@@ -28,18 +33,19 @@ def run(args: argparse.Namespace) -> int:
     from headend.config import load_config  # noqa: PLC0415 - the parser must not pay for it
     from headend.daemon import run_daemon  # noqa: PLC0415
 
-    log_to_stderr(args.log)
     config = load_config(Path(args.config))
     notifier = service_manager()
 
     async def serve() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
+        keep_ticking(limit, loop)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         await run_daemon(config, stop=stop, ready=_ready, notifier=notifier)
 
-    asyncio.run(serve())
+    with logging_to(level=args.log, style=args.log_format) as limit:
+        asyncio.run(serve())
     return 0
 
 
@@ -68,13 +74,3 @@ def settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_AFTER_OBJECTS, *gc.get_threshold()[1:])
-
-
-def log_to_stderr(level: str) -> None:
-    """Our own log lines at `level`, other libraries' warnings, all to stderr."""
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
-    logging.getLogger("headend").setLevel(level.upper())
