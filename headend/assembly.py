@@ -19,9 +19,9 @@ from headend.bus.configured import bus_settings
 from headend.commands import Parts, read_now
 from headend.config import Config
 from headend.config.sections.buses import BusSection
-from headend.domain.alarms import KINDS as ALARM_KINDS
 from headend.domain.clock import Clock
 from headend.domain.link import LinkSpec
+from headend.domain.meter import Event
 from headend.drivers.configured import ConfiguredSessions
 from headend.feed.embedded_broker import embedded_broker
 from headend.feed.publisher import Publisher
@@ -91,6 +91,7 @@ class Assembly:
     opener: ConfiguredSessions
     sessions: KeptSessions
     links: MakeLink
+    broker: BrokerSpec | None = None  # how the feed reaches its broker
 
     # -- buses and pollers
 
@@ -117,9 +118,15 @@ class Assembly:
 
     # -- the feed
 
-    async def start_feed(self, config: Config, broker: BrokerSpec | None) -> None:
-        """Serve the configuration's consumers; nothing without a feed."""
+    async def start_feed(
+        self, config: Config, broker: BrokerSpec | None, told: Sequence[Event]
+    ) -> None:
+        """Serve the configuration's consumers; nothing without a feed.
+
+        `told`: alarms and clearings that the journal knows.
+        """
         parts, feed = self.parts, config.feed
+        self.broker = broker
         if feed is None or broker is None:
             return
         where = feed.broker_spec
@@ -147,7 +154,7 @@ class Assembly:
             version=__version__,
             configuration_hash=config.hash,
             read_now=answer,
-            told=await parts.journal.meter_events(ALARM_KINDS),
+            told=told,
         )
         parts.supervisor.start("feed", parts.publisher.run)
 
@@ -163,15 +170,15 @@ class Assembly:
 
     # -- databases for charts, retention
 
-    async def start_timeseries(self) -> None:
-        """A writer for every configured database."""
+    def start_timeseries(self, told: Sequence[Event]) -> None:
+        """A writer for every configured database. `told`: as for `start_feed`."""
         parts = self.parts
         parts.timeseries = TimeSeries(
             parts.config,
             parts.journal,
             clock=parts.clock,
             buses=parts.buses,
-            told=await parts.journal.meter_events(ALARM_KINDS),
+            told=told,
         )
         parts.timeseries.start(parts.supervisor)
 

@@ -4,7 +4,8 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from headend import __version__
 from headend.acquisition.engine import Engine
@@ -24,6 +25,28 @@ from headend.timeseries.service import TimeSeries
 from protocols.quantities import quantity
 
 
+class Reloads(Protocol):
+    """What takes a new configuration."""
+
+    @property
+    def file(self) -> Path:
+        """The file it reads."""
+        ...
+
+    @property
+    def last(self) -> dict[str, Any] | None:
+        """What came of the last reload (`reload/1`); None when there was none."""
+        ...
+
+    def reads(self, file: str) -> bool:
+        """Whether it is this file that it reads."""
+        ...
+
+    async def ask(self) -> dict[str, Any]:
+        """Reload now; what came of it."""
+        ...
+
+
 @dataclass(slots=True)
 class Parts:
     """What the running daemon consists of, for the commands of the local socket."""
@@ -38,6 +61,7 @@ class Parts:
     outages: OutageWatch
     publisher: Publisher | None = None
     timeseries: TimeSeries | None = None
+    reloads: Reloads | None = None
 
 
 def commands(parts: Parts) -> dict[str, Command]:
@@ -82,6 +106,16 @@ def commands(parts: Parts) -> dict[str, Command]:
             raise ApiError(msg)
         return {"database": name, "from_seq": await parts.timeseries.replay(name, from_seq)}
 
+    async def reload(request: dict[str, Any]) -> dict[str, Any]:
+        if parts.reloads is None:
+            msg = "the daemon is not up yet"
+            raise ApiError(msg, code="refused")
+        wanted = request.get("file")
+        if wanted is not None and not parts.reloads.reads(str(wanted)):
+            msg = f"the daemon runs with {parts.reloads.file}, which is another file"
+            raise ApiError(msg)
+        return await parts.reloads.ask()
+
     async def status(_request: dict[str, Any]) -> dict[str, Any]:
         return _status(parts)
 
@@ -90,6 +124,7 @@ def commands(parts: Parts) -> dict[str, Command]:
         "meter_exchange": meter_exchange,
         "feed_replay": feed_replay,
         "timeseries_replay": timeseries_replay,
+        "reload": reload,
         "status": status,
     }
 
@@ -117,7 +152,8 @@ async def read_now(
 
 def _taken_json(meter_id: str, taken: Taken) -> dict[str, Any]:
     if taken.result is None:
-        msg = f"meter {meter_id} was exchanged just now"
+        what = "was exchanged" if taken.reason == "exchanged" else "has changed"
+        msg = f"meter {meter_id} {what} just now"
         raise ApiError(msg)
     shown = reading_json(meter_id, taken.result)
     if taken.reading is not None:
@@ -136,6 +172,8 @@ def _status(parts: Parts) -> dict[str, Any]:
         "version": __version__,
         "epoch": parts.journal.epoch,
         "at": iso(parts.clock.now_ms()),
+        "configuration": parts.config.hash,
+        "reload": None if parts.reloads is None else parts.reloads.last,
         "tasks": tasks,
         "feed": None if parts.publisher is None else parts.publisher.report(),
         "timeseries": [] if parts.timeseries is None else parts.timeseries.report(),

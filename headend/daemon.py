@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 
 from headend import __version__
 from headend.acquisition.duekeeper import DueKeeper
@@ -33,6 +34,7 @@ from headend.journal import Journal, JournalSettings
 from headend.liveness import status_line, watched
 from headend.messages.configured import configured_broker
 from headend.notify import Notifier, Watchdog
+from headend.reload import Reloader
 from headend.supervisor import Supervisor, TaskState
 from headend.transport import Link, make_link
 from headend.vee import Base, RuleSet
@@ -55,11 +57,14 @@ async def run_daemon(
     links: Callable[[LinkSpec], Link] = make_link,
     free_bytes: Callable[[], int] | None = None,
     stood_up: Callable[[Parts], None] = lambda _parts: None,
+    reload: asyncio.Event | None = None,
+    config_file: Path | None = None,
 ) -> None:
     """Run until `stop` is set; then end cleanly. Raises only what prevents standing up.
 
     What comes from the machine can be handed in: the time, the `links` of the buses, the free
-    bytes of the journal's disk. `stood_up` is given the parts as soon as they are there.
+    bytes of the journal's disk. `stood_up` is given the parts as soon as they are there. Whenever
+    `reload` is set the configuration is read again from `config_file` (default: where it was).
     """
     clock = clock or SystemClock()
     # Before anything is opened: a file of the feed's identity that cannot be used.
@@ -80,11 +85,21 @@ async def run_daemon(
             assembly = await _stand_up(config, clock, journal, supervisor, links)
             parts = assembly.parts
             stood_up(parts)
-            await assembly.start_feed(config, broker)
-            await assembly.start_timeseries()
+            told = await journal.meter_events(alarms.KINDS)
+            await assembly.start_feed(config, broker, told)
+            assembly.start_timeseries(told)
             await assembly.start_status(config)
+            parts.reloads = reloads = Reloader(
+                assembly,
+                file=config_file or config.path,
+                notifier=notifier,
+                status=lambda: _status(parts),
+                told=told,
+                wanted=reload,
+            )
             await _listening(_start_api(parts))
             _start_watchdog(parts, notifier)
+            supervisor.start("reload", reloads.run)
             ready()
             log.warning(
                 "headend=%s version=%s epoch=%s meters=%d buses=%d: up",
@@ -203,23 +218,23 @@ async def _listening(server: ApiServer) -> None:
 
 def _start_watchdog(parts: Parts, notifier: Notifier) -> None:
     """From now on the service manager is told how it goes."""
-
-    def status() -> str:
-        return status_line(
-            parts.config.name,
-            meters=len(parts.registry.all()),
-            buses=parts.buses,
-            feed_connected=None if parts.publisher is None else parts.publisher.connected,
-        )
-
     watchdog = Watchdog(
         notifier,
         tasks=lambda: watched(parts.buses, parts.engine.pollers),
-        status=status,
+        status=lambda: _status(parts),
         clock=parts.clock,
     )
-    notifier.ready(status())
+    notifier.ready(_status(parts))
     parts.supervisor.start("watchdog", watchdog.run)
+
+
+def _status(parts: Parts) -> str:
+    return status_line(
+        parts.config.name,
+        meters=len(parts.registry.all()),
+        buses=parts.buses,
+        feed_connected=None if parts.publisher is None else parts.publisher.connected,
+    )
 
 
 def _start_api(parts: Parts) -> ApiServer:
