@@ -204,7 +204,10 @@ def _journal_settings(config: Config, free_bytes: Callable[[], int] | None) -> J
 
 
 def _log_death(state: TaskState) -> None:
-    log.error("task=%s restarts=%d cause=%s", state.name, state.restarts, state.last_error)
+    about = {"about": state.name}
+    log.error(
+        "task=%s restarts=%d cause=%s", state.name, state.restarts, state.last_error, extra=about
+    )
 
 
 async def _listening(server: ApiServer) -> None:

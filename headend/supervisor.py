@@ -134,12 +134,20 @@ class Supervisor:
                 await asyncio.gather(life, return_exceptions=True)
         if life.cancelled():
             state.last_error = "cancelled from inside"
-            log.error("task=%s was cancelled from inside restarts=%d", state.name, state.restarts)
+            log.error(
+                "task=%s was cancelled from inside restarts=%d",
+                state.name,
+                state.restarts,
+                extra={"about": state.name},
+            )
             return None
         error = life.exception()
         if error is None:
             state.last_error = "ended by itself"
         else:
             state.last_error = f"{type(error).__name__}: {error}"
-            log.error("task=%s died restarts=%d", state.name, state.restarts, exc_info=error)
+            about = {"about": state.name}
+            log.error(
+                "task=%s died restarts=%d", state.name, state.restarts, exc_info=error, extra=about
+            )
         return error

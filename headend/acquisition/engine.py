@@ -123,7 +123,9 @@ class Engine:
 
     async def alarm(self, name: str, fields: dict[str, object]) -> None:
         """Raise an alarm: on the feed and in the log, once, at the time it is seen."""
-        log.warning("alarm=%s %s", name, " ".join(f"{k}={v}" for k, v in fields.items()))
+        shown = " ".join(f"{key}={value}" for key, value in fields.items())
+        about = {"about": (name, fields.get("meter"), fields.get("point"))}
+        log.warning("alarm=%s %s", name, shown, extra=about)
         await self._journal.append_event(
             Event("alarm", self._clock.now_ms(), {"alarm": name, **fields})
         )

@@ -15,7 +15,7 @@ from headend.acquisition.outage_state import CLEAR_S_MAX, TOGETHER_S, OutageSett
 from headend.acquisition.outages import Outages
 from headend.bus import BusState, BusStatistics, Priority
 from headend.config.sections.headend import AlarmsSection
-from headend.domain.alarms import RAISED, alarm_kind
+from headend.domain.alarms import RAISED, alarm_kind, subject_of
 from headend.domain.clock import Clock
 from headend.domain.errors import (
     BadReply,
@@ -242,7 +242,8 @@ def _tell(event: Event) -> None:
         for key in (*alarm_kind(name).about, "reason", "count", "flaps")
         if key in event.fields
     )
+    about = {"about": (name, subject_of(event))}
     if event.kind == RAISED:
-        log.warning("alarm=%s %s: %s", name, shown, event.fields.get("message", ""))
+        log.warning("alarm=%s %s: %s", name, shown, event.fields.get("message", ""), extra=about)
     else:
-        log.warning("alarm=%s cleared %s", name, shown)
+        log.warning("alarm=%s cleared %s", name, shown, extra=about)

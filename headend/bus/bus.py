@@ -266,7 +266,8 @@ class Bus:
         self._counts["opens"] += 1
         self._worked = False
         level = logging.INFO if self._state is BusState.OPENING else logging.WARNING
-        log.log(level, "bus=%s link=%s state=open", self.name, self._link.name)
+        about = {"about": self.name}
+        log.log(level, "bus=%s link=%s state=open", self.name, self._link.name, extra=about)
         self._state, self._down = BusState.OPEN, None
         return now
 
@@ -289,7 +290,8 @@ class Bus:
     def _port_down(self, error: BusError) -> None:
         state = BusState.BUSY if isinstance(error, PortBusy) else BusState.GONE
         level = logging.DEBUG if state is self._state else logging.WARNING
-        log.log(level, "bus=%s link=%s state=%s: %s", self.name, self._link.name, state, error)
+        link, about = self._link.name, {"about": (self.name, state)}
+        log.log(level, "bus=%s link=%s state=%s: %s", self.name, link, state, error, extra=about)
         was_open = self._state is BusState.OPEN
         self._state = state
         if was_open:

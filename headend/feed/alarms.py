@@ -124,7 +124,7 @@ class FeedAlarms:
         event = Event(kind, self._clock.now_ms(), fields)
         shown = " ".join(f"{key}={value}" for key, value in fields.items() if key != "alarm")
         what = name if kind == "alarm" else f"{name} cleared"
-        log.warning("alarm=%s %s", what, shown)
+        log.warning("alarm=%s %s", what, shown, extra={"about": (what, subject)})
         self._unwritten.append(event)
         self._something.set()
         return event

@@ -44,14 +44,21 @@ class StoppedAlarm:
     def stand(self, reason: str) -> None:
         """Raise it unless it stands."""
         if self._wanted is None:
-            log.error("alarm=%s database=%s reason=%s", NAME, self._database, reason)
+            log.error(
+                "alarm=%s database=%s reason=%s",
+                NAME,
+                self._database,
+                reason,
+                extra={"about": self._database},
+            )
             self._wanted = reason
             self._something.set()
 
     def clear(self) -> None:
         """Its reason is gone."""
         if self._wanted is not None:
-            log.warning("alarm=%s cleared database=%s", NAME, self._database)
+            about = {"about": self._database}
+            log.warning("alarm=%s cleared database=%s", NAME, self._database, extra=about)
             self._wanted = None
             self._something.set()
 
