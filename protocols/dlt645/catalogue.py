@@ -1,28 +1,43 @@
-"""What each data identifier of DL/T 645-2007 is: the table `catalogue_2007.csv`, looked up.
+"""What each data identifier of DL/T 645 is: the tables of both editions, looked up.
+
+An identifier of eight hex digits is of the 2007 edition, one of four of the 1997 edition.
 
 A row may stand for a range (`0001[05-3F]00`); `lookup` gives the item of one identifier. Columns:
-`point` names the members (templates: `{tariff}` is the tariff the identifier names, `{k}` counts
-on from 1), `snapshot` says which record of the past the item belongs to (empty = live), with
-`verified` 0 the layout was not seen in a source that can be relied on.
+`format` is what `formats.make_layout` reads, or `record:NAME` of `records_2007.csv`, where each
+member has a name of its own; `point` names the members (templates: `{tariff}` is the tariff the
+identifier names, `{k}` counts on from 1); `snapshot` says which record of the past the item belongs
+to (empty = live, `kind:n` = always the n-th last); with `verified` 0 the layout was not seen in a
+source that can be relied on. A table is read when an identifier of its edition is first looked up.
 """
 
 import csv
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cache, lru_cache
 from importlib.resources import files
 
-from protocols.dlt645.formats import TARIFFS_MAX, Layout, make_layout
+from protocols.dlt645.fields import Field, field_of
+from protocols.dlt645.formats import TARIFFS_MAX, Layout, layout_of, make_layout
+from protocols.dlt645.functions import Edition
 
 DAILY_FREEZE = "daily_freeze"
 FREEZE_TIME = "freeze_time"
+DIGITS_2007, DIGITS_1997 = 8, 4
 _LOOKUPS_KEPT = 4096
+_RECORD = "record:"
+_NAME_OF: dict[Edition, str] = {
+    "dlt645-2007": "DL/T 645-2007",
+    "dlt645-1997": "DL/T 645-1997",
+}
+_SETTLEMENT = "settlement"
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One data identifier. `di` is eight hex digits, high byte first, as people write it.
+    """One data identifier. `di` is hex digits, high byte first, as people write it: eight of the
+    2007 edition, four of the 1997 edition.
 
     `length`: payload bytes, None when the meter decides (blocks with any number of tariffs).
     `unit` and `scale` are those of the numbers in it; `units` of each of its members in one round.
@@ -49,6 +64,16 @@ class Item:
     points: tuple[str, ...] = ()
     layout: Layout | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def edition(self) -> Edition:
+        """The edition that has this identifier."""
+        return "dlt645-2007" if len(self.di) == DIGITS_2007 else "dlt645-1997"
+
+    @property
+    def is_record(self) -> bool:
+        """Whether its members have names of their own (`layout.fields`)."""
+        return self.format.startswith(_RECORD)
+
     def point_at(self, index: int) -> str | None:
         """The quantity of the numeric member `index` (members without a number not counted)."""
         if index < len(self.points) and "{k}" not in self.points[index]:
@@ -68,33 +93,53 @@ class FrozenMember:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    ranges: tuple[range, ...]  # of the four bytes of the identifier
+    ranges: tuple[range, ...]  # of the bytes of the identifier
     text: dict[str, str]
 
     def covers(self, di: str) -> bool:
         """Whether the row speaks of this identifier."""
         return all(
-            int(di[at : at + 2], 16) in values
-            for at, values in zip((0, 2, 4, 6), self.ranges, strict=True)
+            int(di[2 * at : 2 * at + 2], 16) in values for at, values in enumerate(self.ranges)
         )
 
 
 def lookup(di: str) -> Item | None:
-    """The item of an identifier of eight hex digits; None when the catalogue has none."""
+    """The item of an identifier of eight or four hex digits; None when the catalogue has none."""
     return _lookup(di)
 
 
-def di_of(point: str) -> str:
+def di_of(point: str, edition: Edition = "dlt645-2007") -> str:
     """The identifier of the live register of a point; KeyError naming the nearest point."""
     try:
-        return _live_points()[point]
+        return _live_points(edition)[point]
     except KeyError:
-        raise _unknown(point, _live_points()) from None
+        raise _unknown(point, _live_points(edition), edition) from None
 
 
-def live_points() -> dict[str, str]:
+def live_points(edition: Edition = "dlt645-2007") -> dict[str, str]:
     """Every point with a live register of its own, and its identifier."""
-    return dict(_live_points())
+    return dict(_live_points(edition))
+
+
+@cache
+def live_blocks(edition: Edition = "dlt645-2007") -> dict[str, tuple[str, ...]]:
+    """Every identifier that gives several live points in one reply, and their names.
+
+    Of a block whose number of tariffs is the meter's choice those of all tariffs there can be.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for row in _all_rows(edition):
+        names = row.text["point"].split()
+        if len(names) < 2 or row.text["snapshot"] or "[" in row.text["di"]:
+            continue
+        item = lookup(row.text["di"])
+        if item is None or item.layout is None:
+            continue
+        layout = item.layout
+        numbers = sum(field.kind == "number" for field in layout.fields) * layout.rounds_max
+        points = (item.point_at(index) for index in range(numbers))
+        found[item.di] = tuple(point for point in points if point is not None)
+    return found
 
 
 def freeze_time_di(nth: int = 1, kind: str = DAILY_FREEZE) -> str:
@@ -111,7 +156,7 @@ def freeze_di(point: str, nth: int = 1, kind: str = DAILY_FREEZE) -> FrozenMembe
     name, tariff = _split_tariff(point)
     key = point if point in places else name
     if key not in places or (key != point and not places[key][2]):
-        raise _unknown(point, places)
+        raise _unknown(point, places, "dlt645-2007")
     prefix, number, _ = places[key]
     di = f"{prefix}{nth:02X}"
     item = lookup(di) if 1 <= nth <= 0xFF else None
@@ -123,10 +168,10 @@ def freeze_di(point: str, nth: int = 1, kind: str = DAILY_FREEZE) -> FrozenMembe
     return FrozenMember(di, item.layout.number_position(number))
 
 
-def _unknown(point: str, known: "dict[str, str] | dict[str, tuple[str, int, bool]]") -> KeyError:
+def _unknown(point: str, known: Iterable[str], edition: Edition) -> KeyError:
     near = get_close_matches(point, known, n=1, cutoff=0.5)
     hint = f"; the nearest is {near[0]!r}" if near else ""
-    return KeyError(f"DL/T 645-2007 has no identifier for the point {point!r}{hint}")
+    return KeyError(f"{_NAME_OF[edition]} has no identifier for the point {point!r}{hint}")
 
 
 def _split_tariff(point: str) -> tuple[str, int]:
@@ -136,12 +181,11 @@ def _split_tariff(point: str) -> tuple[str, int]:
 
 
 @cache
-def _rows() -> tuple[dict[str, _Row], dict[str, tuple[_Row, ...]]]:
-    """Exact rows by identifier, and range rows by their first byte."""
+def _rows(digits: int) -> tuple[dict[str, _Row], dict[str, tuple[_Row, ...]]]:
+    """Of the edition with so many digits: exact rows by identifier, ranges by their first byte."""
     exact: dict[str, _Row] = {}
     ranges: dict[str, list[_Row]] = {}
-    text = files("protocols.dlt645").joinpath("catalogue_2007.csv").read_text(encoding="utf-8")
-    for line in csv.DictReader(text.splitlines()):
+    for line in _table("catalogue_2007.csv" if digits == DIGITS_2007 else "catalogue_1997.csv"):
         di = line["di"]
         row = _Row(_ranges(di), line)
         if "[" in di:
@@ -149,6 +193,39 @@ def _rows() -> tuple[dict[str, _Row], dict[str, tuple[_Row, ...]]]:
         else:
             exact[di] = row
     return exact, {first: tuple(rows) for first, rows in ranges.items()}
+
+
+def _table(name: str) -> Iterator[dict[str, str]]:
+    text = files("protocols.dlt645").joinpath(name).read_text(encoding="utf-8")
+    return csv.DictReader(text.splitlines())
+
+
+def _all_rows(edition: Edition) -> Iterator[_Row]:
+    exact, ranges = _rows(DIGITS_2007 if edition == "dlt645-2007" else DIGITS_1997)
+    yield from exact.values()
+    for rows in ranges.values():
+        yield from rows
+
+
+@cache
+def _record_layouts() -> dict[str, Layout]:
+    """The layouts of `records_2007.csv`, by name."""
+    fields: dict[str, list[Field]] = {}
+    for line in _table("records_2007.csv"):
+        plain = field_of(line["format"], signed=line["signed"] == "1")
+        if plain is None:
+            msg = f"records_2007.csv: {line['format']} of {line['record']} is no format"
+            raise ValueError(msg)
+        fields.setdefault(line["record"], []).extend(
+            replace(
+                plain,
+                name_en=line["name_en"].replace("{n}", str(n)),
+                name_zh=line["name_zh"].replace("{n}", str(n)),
+                unit=line["unit"],
+            )
+            for n in range(1, int(line["times"] or 1) + 1)
+        )
+    return {name: layout_of(tuple(members)) for name, members in fields.items()}
 
 
 def _ranges(di: str) -> tuple[range, ...]:
@@ -161,10 +238,10 @@ def _ranges(di: str) -> tuple[range, ...]:
 
 @lru_cache(maxsize=_LOOKUPS_KEPT)
 def _lookup(di: str) -> Item | None:
-    if not re.fullmatch(r"[0-9A-Fa-f]{8}", di):
+    if not re.fullmatch(r"([0-9A-Fa-f]{4}){1,2}", di):
         return None
     di = di.upper()
-    exact, ranges = _rows()
+    exact, ranges = _rows(len(di))
     row = exact.get(di)
     if row is not None:
         return _item(di, row)
@@ -177,16 +254,10 @@ def _lookup(di: str) -> Item | None:
 def _item(di: str, row: _Row) -> Item:
     text = row.text
     scale, signed = int(text["scale"]), text["signed"] == "1"
-    layout = make_layout(text["format"], text["length"], signed=signed)
-    length = int(text["length"]) if text["length"].isdigit() else None
-    if layout is not None:
-        length = layout.length
-    tariff = str(int(di[4:6], 16))
+    layout, length = _layout_and_length(text, signed=signed)
+    tariff = str(_tariff(di))
     points = tuple(name.replace("{tariff}", tariff) for name in text["point"].split())
-    nth = int(di[6:8], 16)
-    snapshot = text["snapshot"] or None
-    if snapshot == "settlement" and nth == 0:
-        snapshot = None
+    snapshot, nth = _snapshot(di, text["snapshot"])
     single = len(points) == 1 and snapshot is None and (layout is None or layout.rounds_max == 1)
     return Item(
         di=di,
@@ -200,7 +271,7 @@ def _item(di: str, row: _Row) -> Item:
         access=text["access"],
         point=points[0] if single else None,
         snapshot=snapshot,
-        snapshot_nth=nth if snapshot else None,
+        snapshot_nth=nth,
         verified=text["verified"] == "1",
         block_members=text["block_members"],
         points=points,
@@ -208,12 +279,42 @@ def _item(di: str, row: _Row) -> Item:
     )
 
 
+def _layout_and_length(text: dict[str, str], *, signed: bool) -> tuple[Layout | None, int | None]:
+    length = int(text["length"]) if text["length"].isdigit() else None
+    if text["format"].startswith(_RECORD):
+        record = _record_layouts()[text["format"].removeprefix(_RECORD)]
+        if record.length != length:
+            msg = f"{text['di']} has {length} bytes, its record {record.length}"
+            raise ValueError(msg)
+        return record, length
+    layout = make_layout(text["format"], text["length"], signed=signed)
+    return layout, length if layout is None else layout.length
+
+
+def _snapshot(di: str, text: str) -> tuple[str | None, int | None]:
+    """The kind of record of the past, and which; the last byte of a settlement 00 is now."""
+    kind, _, fixed = text.partition(":")
+    nth = int(fixed) if fixed else int(di[-2:], 16)
+    if not kind or (kind == _SETTLEMENT and nth == 0):
+        return None, None
+    return kind, nth
+
+
+def _tariff(di: str) -> int:
+    """The tariff that an energy or demand identifier names."""
+    return int(di[4:6], 16) if len(di) == DIGITS_2007 else int(di[3], 16)
+
+
 def _one_name(name: str, row: _Row, di: str) -> str:
     """The name of a range row, said of one identifier: `tariffs 5..63` -> `tariff 7`."""
-    di1, di0 = int(di[4:6], 16), int(di[6:8], 16)
     text = row.text["di"]
     if text == di:
         return name
+    if len(di) == DIGITS_1997:
+        number = int(di[3], 16)
+        name = re.sub(r"\b(tariff|slot|zone|holiday) n\b", rf"\1 {number}", name)
+        return re.sub("费率1~14|第n", lambda found: f"{found[0][:-1].rstrip('1~')}{number}", name)
+    di1, di0 = int(di[4:6], 16), int(di[6:8], 16)
     if text[4:5] == "[":
         name = re.sub(r"tariffs? (?:n|5\.\.63)", f"tariff {di1}", name)
         name = re.sub("费率(?:5~63)?(?=电能|最大)", f"费率{di1}", name)
@@ -236,12 +337,11 @@ def _nth_last(nth: int) -> str:
 
 
 @cache
-def _live_points() -> dict[str, str]:
+def _live_points(edition: Edition) -> dict[str, str]:
     found: dict[str, str] = {}
-    exact, ranges = _rows()
-    for row in [*exact.values(), *(row for rows in ranges.values() for row in rows)]:
+    for row in _all_rows(edition):
         names = row.text["point"].split()
-        if len(names) != 1 or row.text["snapshot"] not in ("", "settlement"):
+        if len(names) != 1 or row.text["snapshot"] not in ("", _SETTLEMENT):
             continue
         for di in _live_identifiers(row.text["di"]):
             item = lookup(di)
@@ -254,12 +354,15 @@ def _live_identifiers(di: str) -> list[str]:
     """The identifiers of a row that speak of now: DI0 = 00, or a value of 02 and 04."""
     if "[" not in di:
         return [di]
-    if not di.endswith(("00", "[00-0C]")):
+    is_2007 = len(re.sub(r"\[(..)-..\]", r"\1", di)) == DIGITS_2007
+    if is_2007 and not di.endswith(("00", "[00-0C]")):
         return []
     di = di.replace("[00-0C]", "00")
-    found = re.fullmatch(r"(....)\[(..)-(..)\](..)", di)
+    found = re.fullmatch(r"(.*)\[(..)-(..)\](.*)", di)
     if found is None:
-        return [di] if "[" not in di else []
+        return [di]
+    if "[" in found[1]:
+        return []
     first, last = int(found[2], 16), int(found[3], 16)
     return [f"{found[1]}{value:02X}{found[4]}" for value in range(first, last + 1)]
 
@@ -268,8 +371,7 @@ def _live_identifiers(di: str) -> list[str]:
 def _snapshot_points(kind: str) -> dict[str, tuple[str, int, bool]]:
     """Point (template) -> first six digits of its item, member index, counted by tariff."""
     found: dict[str, tuple[str, int, bool]] = {}
-    exact, ranges = _rows()
-    for row in [*exact.values(), *(row for rows in ranges.values() for row in rows)]:
+    for row in _all_rows("dlt645-2007"):
         if row.text["snapshot"] != kind or "[" in row.text["di"][:6]:
             continue
         for index, name in enumerate(row.text["point"].split()):

@@ -12,12 +12,20 @@ from functools import lru_cache
 import construct as c
 
 from protocols.dlt645.catalogue import Item
-from protocols.dlt645.formats import Field, Layout, MeterTime, Value
+from protocols.dlt645.formats import (
+    Field,
+    Layout,
+    MeterTime,
+    OperatorCode,
+    Value,
+    layout_of,
+)
 from protocols.errors import BadContent, LocalProtocolError
 
 _TIME_LETTERS = {  # wire order: the last letter of the format comes first
     ("date", 4): "WDMY",
     ("time", 3): "smh",
+    ("stamp", 4): "hDMY",
     ("stamp", 5): "mhDMY",
     ("stamp", 6): "smhDMY",
     ("stamp", 7): "smhWDMY",
@@ -28,11 +36,14 @@ def decode_declared(item: Item, payload: bytes) -> tuple[Value, ...]:
     """As `items.decode`, by the declaration; BadContent(code="declared") for what it refuses."""
     if item.layout is None:
         raise LocalProtocolError(f"the layout of {item.di} is not known here", code="declared")
-    rounds, rest = divmod(len(payload), item.layout.round_bytes)
-    if rest or not item.layout.rounds_min <= rounds <= item.layout.rounds_max:
+    layout = item.layout
+    if layout.optional and len(payload) < layout.round_bytes:
+        layout = layout_of(layout.fields[:-1])
+    rounds, rest = divmod(len(payload), layout.round_bytes)
+    if rest or not layout.rounds_min <= rounds <= layout.rounds_max:
         raise BadContent("no whole number of rounds", code="declared", raw=payload)
     try:
-        parsed = declaration(item.layout, rounds).parse(payload)
+        parsed = declaration(layout, rounds).parse(payload)
     except c.ConstructError as error:
         raise BadContent(str(error), code="declared", raw=payload) from error
     return tuple(value for one in parsed for value in one)
@@ -48,16 +59,25 @@ def declaration(layout: Layout, rounds: int) -> c.Construct:
 def _declare(field: Field) -> c.Construct:
     if field.kind == "bits":
         return c.ExprAdapter(c.Bytes(field.width), lambda o, _: o[::-1].hex().upper(), None)
+    if field.kind == "operator":
+        return c.ExprAdapter(
+            c.Bytes(field.width), lambda o, _: OperatorCode(o[::-1].hex().upper()), None
+        )
     if field.kind == "number":
         known = _signed_number(field) if field.signed else _unsigned_number(field)
     elif field.kind == "digits":
         known = c.ExprAdapter(_digits(field.width), lambda o, _: "".join(map(str, o)), None)
     elif field.kind == "text":
         known = _text(field.width)
+    elif field.kind == "pattern":
+        known = _pattern(field)
     else:
         known = _time(field)
-    nothing = c.ExprAdapter(c.Const(b"\xff" * field.width), lambda _o, _c: None, None)
-    return c.Select(nothing, known)
+    nothing = (
+        c.ExprAdapter(c.Const(bytes((filler,)) * field.width), lambda _o, _c: None, None)
+        for filler in (0xFF, 0xEE)
+    )
+    return c.Select(*nothing, known)
 
 
 _DIGIT = c.ExprValidator(c.Nibble, lambda obj, _: obj <= 9)
@@ -111,9 +131,35 @@ def _time(field: Field) -> c.Construct:
             return None
         try:
             day = dt.date(2000 + obj.Y, obj.M, obj.D) if "D" in letters else None
-            time = dt.time(obj.h, obj.m, obj.get("s", 0)) if "h" in letters else None
+            time = dt.time(obj.h, obj.get("m", 0), obj.get("s", 0)) if "h" in letters else None
         except ValueError as error:
             raise c.ValidationError(str(error)) from error
         return MeterTime(day, time) if day is not None and time is not None else day or time
 
     return c.ExprAdapter(pairs, made, None)
+
+
+_PATTERN_MAX = {"YY": 99, "MM": 12, "DD": 31, "hh": 24, "mm": 59, "NN": 99}
+_PATTERN_TEXT = {  # what each pattern looks like
+    "MMDDhhmm": "{0}-{1} {2}:{3}",
+    "MMDDNN": "{0}-{1} {2}",
+    "hhmmNN": "{0}:{1} {2}",
+    "YYMMDDNN": "{0}-{1}-{2} {3}",
+    "DDhh": "{0} {1}",
+}
+
+
+def _pattern(field: Field) -> c.Construct:
+    """Pairs of digits, each within its bounds or 99; zeros all through are an empty slot."""
+    letters = [field.pattern[at : at + 2] for at in range(0, len(field.pattern), 2)]
+
+    def made(obj: Sequence[int], _: object) -> Value:
+        if not any(obj) and {"MM", "hh"} <= set(letters):
+            return None
+        pairs = [f"{obj[at]}{obj[at + 1]}" for at in range(0, len(obj), 2)]
+        for letter, pair in zip(letters, pairs, strict=True):
+            if pair != "99" and int(pair) > _PATTERN_MAX[letter]:
+                raise c.ValidationError(f"{pair} is no {letter}")
+        return _PATTERN_TEXT[field.pattern].format(*pairs)
+
+    return c.ExprAdapter(_digits(field.width), made, None)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from protocols.dlt645.catalogue import Item, lookup
-from protocols.dlt645.formats import MeterTime, Value, weekday_of
+from protocols.dlt645.formats import MeterTime, OperatorCode, Value, weekday_of
 from protocols.dlt645.frame import DELIMITER, END, OVERHEAD_BYTES, START, SUBTRACT_33H
 from protocols.dlt645.functions import Cut, Edition, cut, edition_of, function_of
 from protocols.dlt645.items import decode
@@ -375,6 +375,9 @@ def _value_parts(
 ) -> Iterator[Explained]:
     assert item.layout is not None
     fields = item.layout.fields
+    if item.is_record:
+        yield from _record_parts(found, item, at, data, wire, values, lang)
+        return
     has_numbers = any(field.kind == "number" for field in fields)
     snapshot = f"{item.snapshot}:{item.snapshot_nth}" if item.snapshot else None
     here = number = 0
@@ -396,6 +399,41 @@ def _value_parts(
                 meaning += _weekday(value, own, lang)
             yield _part(at + here, raw, point, meaning, own)
             number += 1
+        here += field.width
+
+
+def _record_parts(
+    found: Explained,
+    item: Item,
+    at: int,
+    data: bytes,
+    wire: bytes,
+    values: tuple[Value, ...],
+    lang: str,
+) -> Iterator[Explained]:
+    """The members of a record, each under its own name."""
+    assert item.layout is not None
+    snapshot = f"{item.snapshot}:{item.snapshot_nth}" if item.snapshot else None
+    here = 0
+    for field, value in zip(item.layout.fields, values, strict=True):
+        raw, own = wire[here : here + field.width], data[here : here + field.width]
+        name = field.name_zh if lang == "zh" else field.name_en
+        if isinstance(value, OperatorCode):
+            yield _masked(at + here, "operator", field.width, lang)
+        else:
+            text = value_text(value)
+            found["values"].append(
+                {
+                    "point": f"di:{item.di}",
+                    "value": text,
+                    "unit": field.unit,
+                    "time": None,
+                    "snapshot": snapshot,
+                    "name": name,
+                }
+            )
+            shown = say("no_value", lang) if text is None else f"{text} {field.unit}".rstrip()
+            yield _part(at + here, raw, name, shown, own)
         here += field.width
 
 

@@ -5,12 +5,13 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import pytest
+from dlt645_values import values_of
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from protocols.dlt645.catalogue import Item, lookup
 from protocols.dlt645.declared import decode_declared
-from protocols.dlt645.formats import Field, make_layout
+from protocols.dlt645.formats import make_layout
 from protocols.dlt645.items import MeterTime, Value, decode, encode
 from protocols.errors import BadContent, LocalProtocolError
 
@@ -33,29 +34,6 @@ def item(di: str) -> Item:
 
 def hex_of(text: str) -> bytes:
     return bytes.fromhex(text)
-
-
-def values_of(field: Field) -> st.SearchStrategy[Value]:
-    """Every value a field can hold."""
-    known: st.SearchStrategy[Value]
-    if field.kind == "number":
-        top = 10 ** (2 * field.width) if not field.signed else 8 * 10 ** (2 * field.width - 1)
-        least = -top + 1 if field.signed else 0
-        known = st.integers(least, top - 1).map(lambda n: Decimal(n).scaleb(-field.scale))
-    elif field.kind == "digits":
-        known = st.from_regex(rf"[0-9]{{{2 * field.width}}}", fullmatch=True)
-    elif field.kind == "text":
-        known = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=field.width)
-    elif field.kind == "bits":
-        return st.binary(min_size=field.width, max_size=field.width).map(lambda b: b.hex().upper())
-    else:
-        days = st.dates(dt.date(2000, 1, 1), dt.date(2099, 12, 31))
-        times = st.times().map(lambda t: t.replace(microsecond=0))
-        if field.kind == "stamp" and field.width == 5:
-            times = times.map(lambda t: t.replace(second=0))
-        stamps = st.builds(MeterTime, days, times)
-        known = {"date": days, "time": times, "stamp": stamps}[field.kind]
-    return st.none() | known
 
 
 @st.composite
