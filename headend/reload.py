@@ -155,7 +155,13 @@ class Reloader:
             "outcome": outcome,
             "configuration": parts.config.hash,
             "changes": [
-                {"kind": c.kind, "name": c.name, "what": c.what, "keys": list(c.keys)}
+                {
+                    "kind": c.kind,
+                    "name": c.name,
+                    "what": c.what,
+                    "keys": list(c.keys),
+                    "note": c.note,
+                }
                 for c in made[:SHOWN_MAX]
             ],
             "changes_total": len(made),

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date
@@ -29,11 +30,14 @@ from headend.notify import Steps, Watchdog
 from headend.supervisor import Supervisor
 from protocols.quantities import quantity
 
+log = logging.getLogger(__name__)
+
 SHORT_ID_CHARS = 12
 DAY_MS = 86_400_000
 NEAR_ID_CHARS_MIN = 6
 # The longest pause between two tries is half a minute; a transaction takes seconds.
 STEP_S_MAX = 300.0
+NO_RELOAD = "SIGHUP: billing takes no other configuration while it runs; restart it instead"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the chosen action."""
+    if args.action == "run":
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a log to say so
     config = load_config(args.config)
     if config.billing is None:
         raise ConfigError("there is no billing section", file=args.config, key="billing")
@@ -115,6 +121,7 @@ async def _consume(config: Config, limit: StormLimit) -> int:
     keep_ticking(limit, loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, log.warning, NO_RELOAD)
     clock = SystemClock()
     notifier = service_manager()
     store: Store | None = None

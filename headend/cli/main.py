@@ -57,6 +57,7 @@ class Command:
 COMMANDS = (
     Command("demo", "demo", "a small simulated street with the real daemon and billing"),
     Command("run", "run", "the daemon"),
+    Command("reload", "reload", "have the running daemon take its configuration anew"),
     Command("check", "check", "validate a configuration and show what would run"),
     Command("frame", "frame", "explain frames byte by byte"),
     Command("read", "read", "read points of one meter now"),

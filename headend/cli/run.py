@@ -29,11 +29,15 @@ def add_log(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run until SIGTERM or SIGINT; a clean end is exit code 0."""
+    """Run until SIGTERM or SIGINT; a clean end is exit code 0. SIGHUP: a new configuration."""
     from headend.config import load_config  # noqa: PLC0415 - the parser must not pay for it
     from headend.daemon import run_daemon  # noqa: PLC0415
 
-    config = load_config(Path(args.config))
+    # One that comes while we stand up must neither end us nor be lost.
+    early: list[int] = []
+    signal.signal(signal.SIGHUP, lambda number, _frame: early.append(number))
+    file = Path(args.config)
+    config = load_config(file)
     notifier = service_manager()
 
     async def serve() -> None:
@@ -42,7 +46,13 @@ def run(args: argparse.Namespace) -> int:
         keep_ticking(limit, loop)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        await run_daemon(config, stop=stop, ready=_ready, notifier=notifier)
+        reload = asyncio.Event()
+        loop.add_signal_handler(signal.SIGHUP, reload.set)
+        if early:
+            reload.set()
+        await run_daemon(
+            config, stop=stop, ready=_ready, notifier=notifier, reload=reload, config_file=file
+        )
 
     with logging_to(level=args.log, style=args.log_format) as limit:
         asyncio.run(serve())

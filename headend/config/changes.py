@@ -23,6 +23,7 @@ RESTART_SECTIONS = frozenset({"headend", "control"})
 # Without this section every consumer would lose its stream: more likely half a file than a wish.
 RESTART_WHEN_REMOVED = frozenset({"feed"})
 _SECTIONS = ("headend", "retention", "feed", "billing", "status", "control")
+BILLING_NOTE = "restart headend-billing to have it there"
 _NAMED = ("buses", "plans", "profiles", "meters", "timeseries")
 _NOT_CONTENT = ("path", "hash", "lines", "files")
 
@@ -61,10 +62,16 @@ class Change:
     what: str  # added | removed | changed
     keys: tuple[str, ...] = ()
 
+    @property
+    def note(self) -> str:
+        """What the daemon cannot do about it; empty when it is in force."""
+        return BILLING_NOTE if self.kind == "billing" else ""
+
     def __str__(self) -> str:
         name = f" {self.name}" if self.name else ""
         keys = f": {', '.join(self.keys)}" if self.keys else ""
-        return f"{self.kind}{name} {self.what}{keys}"
+        note = f" ({self.note})" if self.note else ""
+        return f"{self.kind}{name} {self.what}{keys}{note}"
 
 
 @dataclass(frozen=True, slots=True)

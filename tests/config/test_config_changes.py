@@ -112,7 +112,11 @@ def test_another_order_of_meters_is_no_change(edit):
         ("[billing, events]", "[billing]", ["consumer billing changed: classes"]),
         ("8086", "8087", ["timeseries charts changed: url"]),
         ("name: charts, ", "", ["timeseries influxdb1 added", "timeseries charts removed"]),
-        ("./data/billing.db", "./data/other.db", ["billing changed: database"]),
+        (
+            "./data/billing.db",
+            "./data/other.db",
+            ["billing changed: database (restart headend-billing to have it there)"],
+        ),
         ("127.0.0.1:8080", "127.0.0.1:8081", ["status changed: bind"]),
         ('status: {bind: "127.0.0.1:8080"}\n', "", ["status removed"]),
     ],
