@@ -8,6 +8,7 @@ here: its shape, what must not stand in it, and how often it is said.
 import asyncio
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -119,10 +120,17 @@ def fields_of(record: logging.LogRecord, message: str) -> dict[str, object]:
     if len(places) == len(args):
         for place, arg in zip(places, args, strict=True):
             if place[1] is not None:
-                plain = isinstance(arg, int | float) and not isinstance(arg, bool)
-                whole = cleaned(f"{place[1]}={arg}")[len(place[1]) + 1 :]
-                fields[place[1]] = arg if plain else whole
+                fields[place[1]] = _value(place[1], arg)
     return fields
+
+
+def _value(name: str, arg: object) -> object:
+    """A number as a number, where JSON has it; everything else as text."""
+    text = f"{name}={arg}"
+    shown = cleaned(text)
+    if shown == text and isinstance(arg, int | float) and not isinstance(arg, bool):
+        return arg if math.isfinite(arg) else str(arg)
+    return shown[len(name) + 1 :]
 
 
 @dataclass(slots=True)
@@ -214,9 +222,9 @@ class StormLimit(logging.Handler):
             return
         seconds = max(1, round(now_s - window.began_s))
         times = "once" if count == 1 else f"{count} times"
-        text = f"{last.getMessage()} … (repeated {times} in {seconds} s)"
+        text = f"{last.msg} … (repeated {times} in {seconds} s)"
         summary = logging.makeLogRecord(
-            {**last.__dict__, "msg": text, "args": (), "exc_info": None, "exc_text": None}
+            {**last.__dict__, "msg": text, "exc_info": None, "exc_text": None}
         )
         summary.repeated = {"count": count, "seconds": seconds}
         self._inner.handle(summary)
