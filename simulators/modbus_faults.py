@@ -6,11 +6,14 @@ and behind, what is cut off), so that one fault acts alike on a line and over TC
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from random import Random
 
 from protocols.modbus.adu import build_rtu, build_tcp
+from protocols.modbus.decode import SCALE_POWER_MAX, encode
 from protocols.modbus.delimiter import COUNT_MAX
 from protocols.modbus.master import ReadRequest
+from protocols.modbus.register import FLOATS, Register
 from simulators.faults import REGISTER_DEFAULTS, Fault, make_fault, parse_fault
 
 
@@ -138,6 +141,53 @@ def _frame_of(asked: ReadRequest, unit: int, pdu: bytes) -> bytes:
     return build_tcp(asked.transaction, unit, pdu)
 
 
+NIGHT_FAULT = "silent_at_night"
+
+
+def counted(firing: Sequence[Fault], point: str, value: Decimal, limit: Decimal | None) -> Decimal:
+    """A counter as the faulty device shows it; `limit`: the first number its register has not.
+
+    `rollover`: at its first request it stands `kwh` before its end. `exchange`: from its first
+    request on another device counts, from `kwh` on.
+    """
+    for fault in firing:
+        if fault.name == "rollover" and limit is not None:
+            begin = fault.memory.setdefault(point, limit - fault.kwh() - value)
+            value = (value + begin) % limit
+        elif fault.name == "exchange":
+            value = value - fault.memory.setdefault(point, value) + fault.kwh()
+        else:
+            value = fault.register(point, value)
+    return value
+
+
+def another_text(firing: Sequence[Fault], point: str, text: str) -> str:
+    """What a device says of itself: another one has another serial number."""
+    if point == "serial_number" and any(fault.name == "exchange" for fault in firing):
+        return text[:-1] + ("1" if text[-1:] != "1" else "2")
+    return text
+
+
+def spoilt_words(firing: Sequence[Fault], register: Register) -> tuple[int, ...] | None:
+    """Words that say nothing, whatever the register measures; None when none of that is told."""
+    names = {fault.name for fault in firing}
+    if "all_zero" in names:
+        return (0,) * register.words
+    if "no_value" not in names:
+        return None
+    if register.missing or register.type in FLOATS:
+        return encode(register, None)
+    return (0xFFFF,) * register.words
+
+
+def moved_power(firing: Sequence[Fault], power: int) -> int:
+    """A scale factor as the faulty device has it: `scale_moves` by `powers`."""
+    for fault in firing:
+        if fault.name == "scale_moves":
+            power += fault.number("powers")
+    return max(-SCALE_POWER_MAX, min(SCALE_POWER_MAX, power))
+
+
 _ACTS: Mapping[str, Callable[[Fault, ReadRequest, _Answers], _Answers]] = {
     "silent": _silent,
     "late_reply": _late,
@@ -157,6 +207,7 @@ _ACTS: Mapping[str, Callable[[Fault, ReadRequest, _Answers], _Answers]] = {
     "exception": _exception,
     "half_open": _silent,
     "hang_up": _silent,
+    NIGHT_FAULT: _silent,
 }
 _DEFAULTS: Mapping[str, Mapping[str, str]] = {
     "late_reply": {"delay_ms": "1500", "jitter_ms": "0"},
@@ -166,10 +217,19 @@ _DEFAULTS: Mapping[str, Mapping[str, str]] = {
     "twice": {"delay_ms": "300"},
     "exception": {"code": "4"},
 }
+# What acts on registers, whatever their kind, before a frame is made of them.
+_ON_WORDS: Mapping[str, Mapping[str, str]] = {
+    "all_zero": {},
+    "no_value": {},
+    "rollover": {"kwh": "1"},
+    "exchange": {"kwh": "0"},
+    "scale_moves": {"powers": "1"},
+}
 # What a connection does, and no line can: the device keeps silent there.
 CONNECTION_FAULTS = frozenset({"half_open", "hang_up"})
 MODBUS_FAULTS: Mapping[str, Mapping[str, str]] = {
     **REGISTER_DEFAULTS,
+    **_ON_WORDS,
     **{name: _DEFAULTS.get(name, {}) for name in _ACTS},
 }
 

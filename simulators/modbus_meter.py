@@ -6,48 +6,38 @@ the register times CT and PT is the truth cut to one step times CT and PT. No I/
 own. On a line it is silent to broken frames, other units and broadcasts.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Protocol
+from types import MappingProxyType
 
+from protocols.modbus.counting import counting_of
 from protocols.modbus.decode import decode, encode
 from protocols.modbus.delimiter import COUNT_MAX
 from protocols.modbus.device import read_reply_pdu, refused_by_protocol
 from protocols.modbus.master import ReadRequest
-from protocols.modbus.register import DeviceProfile, Register
-from protocols.modbus.units import shift_to_point
+from protocols.modbus.register import FLOATS, SIGNED, DeviceProfile, Register
 from protocols.quantities import quantity
 from simulators.faults import Asked, Fault, seeded
 from simulators.measured import Register as Truth
 from simulators.meter645 import Served, TruthLog
 from simulators.modbus_faults import (
     CONNECTION_FAULTS,
+    NIGHT_FAULT,
     Answer,
     act_on,
+    another_text,
+    counted,
+    moved_power,
     parse_modbus_fault,
+    spoilt_words,
 )
+from simulators.modbus_source import Derived, Source
 
 ILLEGAL_FUNCTION, ILLEGAL_ADDRESS, ILLEGAL_VALUE = 1, 2, 3
 _REFUSED = 0x80
 _ONE = Decimal(1)
-# What a map calls a sum is no register of the source, but two of them.
-_SUMS = {
-    "active_sum_total": ("active_import_total", "active_export_total"),
-    "reactive_sum_total": ("reactive_import_total", "reactive_export_total"),
-}
-
-
-class Source(Protocol):
-    """What stands behind a device: `Measured` of a meter, `Inverter`."""
-
-    def exact(self, point: str, at_ms: int) -> Decimal | str | None:
-        """A value of the primary side, all of it, in the unit of the point; None = has it not."""
-        ...
-
-    def register_points(self) -> tuple[str, ...]:
-        """The points that count up."""
-        ...
+_NOTHING: Mapping[int, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +66,12 @@ class Heard:
 
 
 class ModbusDevice:
-    """One unit. `clock` gives wall time in milliseconds; all that it says follows from that."""
+    """One unit. `clock` gives wall time in milliseconds; all that it says follows from that.
+
+    `grid`: what an inverter's own meter at the grid connection measures. `powers`: what the scale
+    factors of its map hold, by address, 0 where none is told. `fixed`: registers that hold the same
+    for ever, by address (of the function of its first register); they are no point's.
+    """
 
     def __init__(
         self,
@@ -86,26 +81,48 @@ class ModbusDevice:
         *,
         clock: Callable[[], int],
         truth_log: TruthLog | None = None,
+        grid: Source | None = None,
+        constants: Mapping[str, Decimal | str] | None = None,
+        powers: Mapping[int, int] = _NOTHING,
+        fixed: Mapping[int, int] = _NOTHING,
     ) -> None:
         self.settings = settings
         self.profile = profile
         self.source = source
+        said: dict[str, Decimal | str] = {
+            "comm_address": Decimal(settings.unit),
+            "serial_number": str(100_000 + settings.seed % 900_000),
+        }
+        if profile.side == "secondary":
+            said |= {"ct_ratio": settings.ct, "pt_ratio": settings.pt}
+        self._values = Derived(source, grid=grid, constants={**said, **(constants or {})})
+        self._powers = dict(powers)
+        self._fixed = dict(fixed)
         self.clock = clock
         self.truth_log = truth_log
         self.faults: list[Fault] = []
         self._rng = seeded(settings.seed)
-        inverter = profile.kind == "inverter"
-        filler = 0xFFFF if inverter else 0
-        self._filler = filler if settings.filler is None else settings.filler
+        told = profile.filler if settings.filler is None else settings.filler
+        usual = 0xFFFF if profile.kind == "inverter" else 0
+        self._filler = usual if told is None else told
         rows = sorted(profile.registers.values(), key=lambda one: (one.address, one.end))
         self._by_function = {
             function: [one for one in rows if one.function == function]
             for function in {one.function for one in rows}
         }
         self._defined = {
-            function: {at for one in rows for at in range(one.address, one.end)}
+            function: {
+                at
+                for one in rows
+                for at in (*range(one.address, one.end), one.scale_address)
+                if at is not None
+            }
             for function, rows in self._by_function.items()
         }
+        for span in profile.spans:
+            self._defined[span.function].update(range(span.address, span.address + span.count))
+        if rows:
+            self._defined[rows[0].function].update(self._fixed)
 
     @property
     def address(self) -> str:
@@ -131,7 +148,7 @@ class ModbusDevice:
                 words = self._words(register, exact, ())
                 shown = decode(
                     register,
-                    words,
+                    self._with_scale(register, words, ()),
                     ct=self.settings.ct,
                     pt=self.settings.pt,
                     apply_ratio=True,
@@ -166,6 +183,8 @@ class ModbusDevice:
         di = f"{asked.function}:{asked.address}:{asked.count}"
         about = Asked(asked.raw, self.address, di, now_ms)
         firing = [fault for fault in self.faults if fault.fires(about)]
+        if not self._is_night(now_ms):
+            firing = [fault for fault in firing if fault.name != NIGHT_FAULT]
         code = self._refusal(asked)
         said: list[tuple[str, str | None, str | None]] = []
         if code is None:
@@ -224,11 +243,17 @@ class ModbusDevice:
         """The words asked for, of one instant; `said` gets the values that are whole in them."""
         end = asked.address + asked.count
         words = [self._filler] * asked.count
+        for at, word in self._fixed.items():
+            if asked.address <= at < end:
+                words[at - asked.address] = word
         for register in self._by_function[asked.function]:
-            if register.end <= asked.address or register.address >= end:
+            if register.behind <= asked.address or register.first >= end:
                 continue
             exact = self._exact(register, at_ms)
             held = self._words(register, exact, firing)
+            factor_at = register.scale_address
+            if factor_at is not None and asked.address <= factor_at < end:
+                words[factor_at - asked.address] = self._power(register, firing) & 0xFFFF
             for at, word in enumerate(held, register.address - asked.address):
                 if 0 <= at < asked.count:
                     words[at] = word
@@ -237,46 +262,75 @@ class ModbusDevice:
                 if exact is None:
                     said.append((register.point, None, None))
                 else:
-                    said.append((register.point, _text(register, held), _text(register, true)))
+                    shown = self._text(register, held, firing)
+                    said.append((register.point, shown, self._text(register, true, ())))
         return words
 
     def _exact(self, register: Register, at_ms: int) -> Decimal | str | None:
         """The value of the primary side."""
-        if register.point == "ct_ratio":
-            return self.settings.ct
-        parts = _SUMS.get(register.point)
-        if parts is None:
-            return self.source.exact(register.point, at_ms)
-        values = [self.source.exact(part, at_ms) for part in parts]
-        return sum((v for v in values if isinstance(v, Decimal)), Decimal(0))
+        return self._values.exact(register.point, at_ms)
+
+    def _is_night(self, at_ms: int) -> bool:
+        """Whether an inverter has nothing to do; a meter has no night."""
+        power = self._values.exact("active_power_total", at_ms)
+        return self.profile.kind == "inverter" and isinstance(power, Decimal) and power <= 0
+
+    def _power(self, register: Register, firing: Sequence[Fault]) -> int:
+        """The power of ten that the device scales a register with."""
+        if register.scale_address is None:
+            return 0
+        return moved_power(firing, self._powers.get(register.scale_address, 0))
+
+    def _with_scale(
+        self, register: Register, words: tuple[int, ...], firing: Sequence[Fault]
+    ) -> tuple[int, ...]:
+        """As `decode` takes them: with the scale factor behind them, where there is one."""
+        if register.scale_address is None:
+            return words
+        return (*words, self._power(register, firing) & 0xFFFF)
 
     def _words(
         self, register: Register, exact: Decimal | str | None, firing: Sequence[Fault]
     ) -> tuple[int, ...]:
-        """What the register holds; of what the device does not have, its filler."""
+        """What the register holds; of what the device does not have, its way to say so."""
         if exact is None:
+            says_so = register.missing or register.type in FLOATS
+            if says_so and (self.profile.gaps != "ok" or self.profile.filler is None):
+                return encode(register, None)
             return (self._filler,) * register.words
+        spoilt = spoilt_words(firing, register)
+        if spoilt is not None:
+            return spoilt
         if isinstance(exact, str):
-            return encode(register, exact)
-        shown = self._cut(register, exact)
+            return encode(register, another_text(firing, register.point, exact))
+        power = self._power(register, firing)
+        probe = (*(0,) * register.words, power & 0xFFFF)
+        counting = counting_of(register, None if register.scale_address is None else probe)
+        shown = self._cut(register, exact, counting.step)
         if quantity(register.point).kind == "register":
-            for fault in firing:
-                shown = fault.register(register.point, shown)
-        return encode(register, self._fitting(register, shown))
+            shown = counted(firing, register.point, shown, counting.limit)
+        return encode(register, self._fitting(register, shown, counting.limit), power=power)
 
-    def _cut(self, register: Register, exact: Decimal) -> Decimal:
-        """As the device sees it, cut to the register's step."""
+    def _cut(self, register: Register, exact: Decimal, step: Decimal) -> Decimal:
+        """As the device sees it, cut to the register's step; a balance below 0 is cut towards 0."""
         ct, pt = self.settings.ct, self.settings.pt
         factor = {None: _ONE, "ct": ct, "pt": pt, "ct*pt": ct * pt}[register.ratio]
-        step = step_of(register)
         return exact // (factor * step) * step
 
     @staticmethod
-    def _fitting(register: Register, value: Decimal) -> Decimal:
-        """A counter that does not fit begins again from 0; other unsigned ones have no sign."""
-        if not register.type.startswith("uint"):
+    def _fitting(register: Register, value: Decimal, limit: Decimal | None) -> Decimal:
+        """A counter that does not fit begins again from 0; what is unsigned has no sign."""
+        if quantity(register.point).kind == "register":
+            return value if limit is None else value % limit
+        if register.type in SIGNED | FLOATS or limit is None:
             return value
-        return abs(value) % (step_of(register) * Decimal(2 ** (16 * register.words)))
+        return abs(value) % limit
+
+    def _text(
+        self, register: Register, words: tuple[int, ...], firing: Sequence[Fault]
+    ) -> str | None:
+        value = decode(register, self._with_scale(register, words, firing), apply_ratio=False)
+        return format(value, "f") if isinstance(value, Decimal) else value
 
     def _served(
         self,
@@ -300,12 +354,4 @@ class ModbusDevice:
 
 def step_of(register: Register) -> Decimal:
     """One count of an integer register, of a float its last decimal; in the unit of the point."""
-    shift = shift_to_point(register.unit, register.point)
-    if register.type.startswith("float"):
-        return _ONE.scaleb(shift - (register.decimals or 0))
-    return register.scale.scaleb(shift)
-
-
-def _text(register: Register, words: Sequence[int]) -> str | None:
-    value = decode(register, words, apply_ratio=False)
-    return format(value, "f") if isinstance(value, Decimal) else value
+    return counting_of(register).step

@@ -16,6 +16,7 @@ from simulators.inverter import make_inverter
 from simulators.measured import Measured
 from simulators.meter645 import Meter645, MeterClock, MeterSettings, TruthLog
 from simulators.modbus_meter import ModbusDevice, ModbusSettings
+from simulators.modbus_source import Source
 
 Kind = Literal["single", "three", "pv", "pv3"]
 KINDS: tuple[Kind, ...] = ("single", "three", "pv", "pv3")
@@ -39,6 +40,8 @@ FACTS: dict[Kind, KindFacts] = {
     "pv3": KindFacts(3, True, Decimal("39.6"), (2000, 5000), (4000, 8000)),  # noqa: FBT003
 }
 
+
+_NOMINAL_V = 220
 
 _WAYS: tuple[tuple[Direction, Direction, Direction], ...] = (
     ("import", "q1", "s_import"),
@@ -148,7 +151,9 @@ def make_modbus_meter(
         initial=initial,
         utc_offset_min=utc_offset_min,
     )
-    source = Measured(model, seed=settings.seed, times=times)
+    source = Measured(
+        model, seed=settings.seed, times=times, nominal_v=int(_NOMINAL_V * settings.pt)
+    )
     return ModbusDevice(settings, profile, source, clock=clock, truth_log=truth_log)
 
 
@@ -162,8 +167,9 @@ def make_modbus_inverter(
     rated_w: int = 15_000,
     initial_kwh: Decimal | None = None,
     truth_log: TruthLog | None = None,
+    grid: Source | None = None,
 ) -> ModbusDevice:
-    """An inverter of a size with its registers."""
+    """An inverter of a size with its registers. `grid`: what its own meter measures."""
     source = make_inverter(
         timeline=timeline,
         rated_w=rated_w,
@@ -171,7 +177,7 @@ def make_modbus_inverter(
         utc_offset_min=utc_offset_min,
         initial_kwh=initial_kwh,
     )
-    return ModbusDevice(settings, profile, source, clock=clock, truth_log=truth_log)
+    return ModbusDevice(settings, profile, source, clock=clock, truth_log=truth_log, grid=grid)
 
 
 def _between(ends: tuple[int, int], *parts: int) -> int:
