@@ -15,6 +15,7 @@ from headend.acquisition.registry import Registry
 from headend.api import ApiError, Command
 from headend.bus import Bus
 from headend.config import Config
+from headend.domain import alarms
 from headend.domain.clock import Clock, from_iso, iso
 from headend.domain.meter import MeterExchange
 from headend.drivers import reading_json
@@ -117,7 +118,8 @@ def commands(parts: Parts) -> dict[str, Command]:
         return await parts.reloads.ask()
 
     async def status(_request: dict[str, Any]) -> dict[str, Any]:
-        return _status(parts)
+        told = await parts.journal.meter_events(alarms.KINDS)
+        return _status(parts) | {"alarms": [alarms.alarm_json(a) for a in alarms.standing(told)]}
 
     return {
         "read": read,

@@ -64,6 +64,7 @@ COMMANDS = (
     Command("simulate", "simulate", "a simulated meter on a pty or a TCP port"),
     Command("readings", "readings", "what the journal holds"),
     Command("due", "due", "what was due on a day and what became of it"),
+    Command("alarms", "alarms", "what is wrong now, and what was"),
     Command("trace", "trace", "the way of one reading back to its bytes"),
     Command("feed", "feed", "cursors of the feed's consumers; set one back"),
     Command("timeseries", "timeseries", "databases for charts: how far each is, what it refused"),

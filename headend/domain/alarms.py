@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
+from headend.domain.clock import iso
 from headend.domain.meter import Event
 
 Severity = Literal["critical", "warning", "notice"]
@@ -22,6 +23,7 @@ RAISED = "alarm"
 CLEARED = "alarm_cleared"
 KINDS = (RAISED, CLEARED)  # the events that `standing` needs
 SUBJECT_SEPARATOR = " "
+SCHEMA = "alarm/1"
 
 _ORDER = {severity: number for number, severity in enumerate(get_args(Severity))}
 
@@ -127,6 +129,73 @@ def happened(events: Iterable[Event], *, since_ms: int = 0) -> list[Event]:
         and not alarm_kind(str(event.fields.get("alarm"))).stands
     ]
     return sorted(told, key=lambda event: event.at_ms, reverse=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One alarm from its beginning to its end. until_ms None: it stands, or only told something."""
+
+    name: str
+    subject: str
+    since_ms: int
+    until_ms: int | None
+    fields: Mapping[str, Any]  # the newest event's that raised it
+    ended: Mapping[str, Any] | None = None  # the fields of its clearing
+
+
+def episodes(events: Iterable[Event]) -> list[Episode]:
+    """Every alarm there was, in the order they began; events in the order they were recorded."""
+    standing_now: dict[tuple[str, str], Episode] = {}
+    found: list[Episode] = []
+    for event in events:
+        if event.kind not in KINDS:
+            continue
+        name, subject = str(event.fields.get("alarm")), subject_of(event)
+        before = standing_now.pop((name, subject), None)
+        if event.kind == RAISED:
+            since_ms = event.at_ms if before is None else before.since_ms
+            episode = Episode(name, subject, since_ms, None, event.fields)
+            if alarm_kind(name).stands:
+                standing_now[name, subject] = episode
+            else:
+                found.append(episode)
+        elif before is not None:
+            found.append(
+                Episode(name, subject, before.since_ms, event.at_ms, before.fields, event.fields)
+            )
+    found += standing_now.values()
+    return sorted(found, key=lambda one: (one.since_ms, one.name, one.subject))
+
+
+def alarm_json(alarm: StandingAlarm) -> dict[str, Any]:
+    """A standing alarm, JSON-ready (`alarm/1`)."""
+    return {
+        "schema": SCHEMA,
+        "alarm": alarm.name,
+        "severity": alarm.severity,
+        "subject": alarm.subject,
+        "since": iso(alarm.since_ms),
+        "until": None,
+        "standing": True,
+        "under": alarm.under,
+        "fields": {key: value for key, value in alarm.fields.items() if key != "alarm"},
+    }
+
+
+def episode_json(episode: Episode) -> dict[str, Any]:
+    """An alarm that is over, or that told what had happened, JSON-ready (`alarm/1`)."""
+    fields = {**episode.fields, **(episode.ended or {})}
+    return {
+        "schema": SCHEMA,
+        "alarm": episode.name,
+        "severity": alarm_kind(episode.name).severity,
+        "subject": episode.subject,
+        "since": iso(episode.since_ms),
+        "until": None if episode.until_ms is None else iso(episode.until_ms),
+        "standing": False,
+        "under": None,
+        "fields": {key: value for key, value in fields.items() if key != "alarm"},
+    }
 
 
 def counts(alarms: Iterable[StandingAlarm]) -> dict[tuple[str, Severity], int]:
