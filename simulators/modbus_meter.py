@@ -227,6 +227,8 @@ class ModbusDevice:
         if profile.even_only and asked.address % 2:
             return ILLEGAL_ADDRESS
         wanted = range(asked.address, asked.address + asked.count)
+        if any(wanted[0] < at <= wanted[-1] for at in profile.breaks):
+            return ILLEGAL_ADDRESS
         if profile.gaps == "ok":
             # Filler inside the map and close behind it; far from it there is nothing at all.
             within = range(min(defined), max(defined) + profile.registers_max)

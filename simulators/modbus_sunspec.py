@@ -1,4 +1,4 @@
-"""SunSpec devices: a chain of models with its marker and end, and scale factors of the device's own.
+"""SunSpec devices: a chain of models with its marker and end, and scale factors of its own.
 
 The values come from the same truth as those of any other device; only where they stand is told by
 the models. A chain can be broken on purpose.
