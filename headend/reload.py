@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from headend.acquisition.changeover import Changeover
+from headend.acquisition.outage_watch import outage_settings
 from headend.acquisition.registry import Registry
 from headend.assembly import Assembly, consumer_specs, read_plans
 from headend.bus.configured import bus_settings
@@ -115,11 +116,12 @@ class Reloader:
         except ConfigError as error:
             self._refused = error
             for one in _each(error)[:LOGGED_MAX]:
-                log.error("configuration refused: %s", one)  # noqa: TRY400 - what is wrong is said
+                about = {"about": str(one)}  # each is another thing, no repetition
+                log.error("configuration refused: %s", one, extra=about)  # noqa: TRY400 - what is wrong is said
         else:
             self._refused = None
             for change in list(changes.each())[:LOGGED_MAX]:
-                log.warning("configuration changed: %s", change)
+                log.warning("configuration changed: %s", change, extra={"about": str(change)})
             log.warning("configuration=%s in force", self._assembly.parts.config.hash)
         finally:
             self._notifier.ready(self._status())
@@ -282,6 +284,7 @@ class _Change:
         if "retention" in self._changes.sections:
             await self._assembly.start_retention(self._new)
         self._parts.config = self._new
+        self._parts.outages.use(outage_settings(self._new.headend.alarms))
         if self._parts.publisher is not None:
             self._parts.publisher.configuration_hash = self._new.hash
             self._parts.publisher.wake()
