@@ -136,7 +136,7 @@ def look(hour: float, parts: Parts) -> Sample:
         hour,
         pages * os.sysconf("SC_PAGE_SIZE") / MIB,
         len(asyncio.all_tasks()),
-        len(os.listdir("/proc/self/fd")),
+        sum(1 for _ in Path("/proc/self/fd").iterdir()),
         sum(bus.statistics().queue_len for bus in parts.buses.values()),
     )
 
@@ -145,12 +145,11 @@ async def live(
     loop: VirtualTimeLoop, folder: Path, broker: str, result: Result, options: argparse.Namespace
 ) -> None:
     """The virtual hours."""
-    buses = max(1, result.meters // EACH)
-    estate = Estate(
-        loop, buses=buses, each=result.meters // buses, baud=BAUD, modbus_buses=buses >= 4
-    )
+    buses = -(-result.meters // EACH)
+    each = -(-result.meters // buses)
+    estate = Estate(loop, buses=buses, each=each, baud=BAUD, modbus_buses=buses >= 4)
     result.meters = len(estate.meters)
-    config = estate.configure(folder, broker, PLANS)
+    config = estate.configure(folder, PLANS, broker=broker)
     names = list(estate.links)
     with billing_process(config.path, folder / "billing.log"):
         async with daemon(config, estate) as parts:

@@ -9,7 +9,6 @@ clock that runs hundreds of times as fast as theirs.
 import asyncio
 import signal
 import sys
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -43,7 +42,7 @@ IMPORT, EXPORT = "active_import_total", "active_export_total"
 ZONE = ZoneInfo("Asia/Shanghai")
 PROFILE = "acrel_adl400"
 NAME = "soak"
-WRITER_SLACK_S = 0.2  # virtual: a commit may take as long as one on a real disk
+WRITER_SLACK_S = 0.2  # virtual: so long a commit may take; buses that wait share one
 CONSUMER_SLACK_S = 2.0
 WATTS_IMPORT, WATTS_EXPORT = 1800, 700
 CAPACITY_KW = Decimal("13.2")
@@ -145,21 +144,18 @@ class Estate:
         assert isinstance(spec, SerialSpec)
         return self.links[Path(spec.path).name]
 
-    def configure(self, folder: Path, broker: str, plans: str) -> Config:
-        """The configuration of it all. `plans`: the lines of plan `p`."""
+    def configure(self, folder: Path, plans: str, *, broker: str | None) -> Config:
+        """The configuration of it all. `plans`: the lines of plan `p` (645) and `m` (Modbus)."""
         rows = ["id,service_point,bus,protocol,address,unit,profile,plan,capacity_kw"]
         for hung in self.meters.values():
-            where = "modbus-rtu,,{},{}" if isinstance(hung.device, ModbusDevice) else None
-            if where is not None:
-                where = where.format(hung.device.address, PROFILE)
-                plan = "m"
-            else:
-                where, plan = f"dlt645-2007,{hung.device.address},,", "p"
-            rows.append(f"{hung.id},SP-{hung.id},{hung.bus},{where},{plan},{CAPACITY_KW}")
+            where = f"dlt645-2007,{hung.device.address},,,p"
+            if isinstance(hung.device, ModbusDevice):
+                where = f"modbus-rtu,,{hung.device.address},{PROFILE},m"
+            rows.append(f"{hung.id},SP-{hung.id},{hung.bus},{where},{CAPACITY_KW}")
         (folder / "meters.csv").write_text("\n".join(rows) + "\n")
+        reserve = "reserve_mb: {telemetry: 1, billing: 1}"
         lines = [
-            f"headend: {{name: {NAME}, zone: {ZONE.key}, data: data, "
-            "reserve_mb: {telemetry: 1, billing: 1}}",
+            f"headend: {{name: {NAME}, zone: {ZONE.key}, data: data, {reserve}}}",
             "buses:",
             *(
                 f'  {name}: {{link: "serial:///wire/{name}?baud={self.baud}&parity=even"}}'
@@ -168,11 +164,15 @@ class Estate:
             "meters: {file: meters.csv}",
             "plans:",
             plans,
-            f'feed: {{broker: "{broker}", '
-            "consumers: [{name: billing, classes: [billing, telemetry, events]}]}",
-            f'billing: {{database: "sqlite:///billing.db", name: billing, headends: [{NAME}]}}',
             "retention: {telemetry_days: 1}",
         ]
+        if broker is not None:
+            consumer = "{name: billing, classes: [billing, telemetry, events]}"
+            database = 'database: "sqlite:///billing.db"'
+            lines += [
+                f'feed: {{broker: "{broker}", consumers: [{consumer}]}}',
+                f"billing: {{{database}, name: billing, headends: [{NAME}]}}",
+            ]
         file = folder / "headend.yaml"
         file.write_text("\n".join(lines) + "\n")
         return load_config(file)
@@ -185,7 +185,6 @@ class HeldPipe(Pipe):
         super().__init__(*args, **more)
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualTimeLoop)
-        self._times = Counter[str]()
         loop.hold(self._waits_for)
 
     def _waits_for(self) -> object:
@@ -211,7 +210,9 @@ def billing_process(config: Path, log: Path) -> Iterator[ServerProcess]:
 
 
 @asynccontextmanager
-async def daemon(config: Config, estate: Estate, *, with_feed: bool = True) -> AsyncIterator[Parts]:
+async def daemon(
+    config: Config, estate: Estate, *, writer_slack_s: float = WRITER_SLACK_S
+) -> AsyncIterator[Parts]:
     """The daemon on the estate's loop, stopped at the end. Whatever ends it before is raised."""
     loop = estate.loop
     stop, up = asyncio.Event(), asyncio.Event()
@@ -222,9 +223,9 @@ async def daemon(config: Config, estate: Estate, *, with_feed: bool = True) -> A
         journal = parts.journal
         loop.hold(
             lambda: journal.statistics["commits"] if journal.is_awaited else None,
-            slack_s=WRITER_SLACK_S,
+            slack_s=writer_slack_s,
         )
-        if with_feed:
+        if config.feed is not None:
             loop.hold(lambda: _unreceipted(parts), slack_s=CONSUMER_SLACK_S)
 
     with mock.patch("headend.feed.publisher.Pipe", HeldPipe):
