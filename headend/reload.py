@@ -283,6 +283,8 @@ class _Change:
             await self._change_acquisition(Registry(self._new.meters, events))
         if "retention" in self._changes.sections:
             await self._assembly.start_retention(self._new)
+        if "status" in self._changes.sections:
+            await self._assembly.start_status(self._new)
         self._parts.config = self._new
         self._parts.outages.use(outage_settings(self._new.headend.alarms))
         if self._parts.publisher is not None:
