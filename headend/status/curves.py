@@ -14,7 +14,7 @@ STEPS_MAX = 288  # one in five minutes: finer than a screen shows
 HOUR_MS = 3_600_000
 
 WIDTH, HEIGHT = 360, 150
-LEFT, RIGHT, TOP, BOTTOM = 40, 6, 8, 22
+LEFT, RIGHT, TOP, BOTTOM = 46, 6, 8, 22
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,7 +153,10 @@ class ProcessFacts:
 
 @dataclass(frozen=True, slots=True)
 class JournalFacts:
-    """The journal. `append_age_s`: since the last record; None: none since the start."""
+    """The journal. `append_age_s`: since the last record; None: none since the start.
+
+    With less room than a reserve, readings of its class are refused.
+    """
 
     epoch: str
     commits: int
@@ -162,6 +165,8 @@ class JournalFacts:
     exchanges_dropped: int
     file_bytes: int
     free_bytes: int
+    reserve_telemetry_bytes: int
+    reserve_billing_bytes: int
     append_age_s: float | None
 
 

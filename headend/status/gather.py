@@ -49,6 +49,7 @@ from headend.status.pulse import Pulse
 from headend.supervisor import Supervisor
 from headend.timeseries.service import TimeSeries
 
+MIB = 1024 * 1024
 FRESH_S = 1.0
 ALARMS_FRESH_S = 3.0
 DUE_FRESH_S = 5.0
@@ -279,6 +280,8 @@ class Gatherer:
             exchanges_dropped=told["exchanges_dropped"],
             file_bytes=sum(size_of(journal.path.with_name(journal.path.name + e)) for e in _FILES),
             free_bytes=_free_bytes(journal.path),
+            reserve_telemetry_bytes=self._daemon.config.headend.reserve_mb.telemetry * MIB,
+            reserve_billing_bytes=self._daemon.config.headend.reserve_mb.billing * MIB,
             append_age_s=None if appended is None else self._daemon.clock.monotonic() - appended,
         )
 

@@ -49,6 +49,7 @@ def glance(facts: Facts, words: Words) -> Glance:
     ]
     if facts.databases:
         items.append(_series(facts, words))
+    items.append(_journal(facts, words))
     bad = sum(item.level == "bad" for item in items)
     watch = sum(item.level == "watch" for item in items)
     say = words.say
@@ -70,7 +71,8 @@ def _alarms(facts: Facts, words: Words) -> Item:
         return Item("ok", label, words.say("g_alarms_none"), href)
     first = causes[0]
     named = first.kind.label(words.language)
-    named = f"{named}: {first.subject}" if first.subject else named
+    if first.subject:
+        named = words.say("g_alarm_named", label=named, subject=first.subject)
     level: Level = "bad" if any(a.severity != "notice" for a in causes) else "watch"
     if len(causes) == 1:
         return Item(level, label, words.say("g_alarms_one", label=named), href)
@@ -171,7 +173,25 @@ def _series(facts: Facts, words: Words) -> Item:
     if stopped is not None:
         return Item("bad", label, words.say("g_series_stopped", name=stopped.name), href)
     slow = max(facts.databases, key=lambda database: database.lag_s)
-    if slow.state == "retrying" or slow.lag_s > LATE_S:
+    away = next((d for d in facts.databases if d.state == "retrying"), None)
+    if away is not None:
+        backlog = words.count(away.backlog)
+        text = words.say("g_series_away", name=away.name, backlog=backlog)
+        return Item("watch", label, text, href)
+    if slow.lag_s > LATE_S:
         text = words.say("g_series_behind", name=slow.name, age=words.span(slow.lag_s))
         return Item("watch", label, text, href)
     return Item("ok", label, words.say("g_series_all", total=len(facts.databases)), href)
+
+
+def _journal(facts: Facts, words: Words) -> Item:
+    label, href, journal = words.say("l_journal"), "/delivery", facts.journal
+    free = words.bytes(journal.free_bytes)
+    if journal.free_bytes < journal.reserve_telemetry_bytes:
+        is_full = journal.free_bytes < journal.reserve_billing_bytes
+        refused = words.say("g_low_all" if is_full else "g_low_telemetry")
+        return Item("bad", label, words.say("g_journal_low", free=free, refused=refused), href)
+    if journal.append_age_s is None:
+        return Item("ok", label, words.say("g_journal_new", free=free), href)
+    age = words.span(journal.append_age_s)
+    return Item("ok", label, words.say("g_journal_ok", age=age, free=free), href)

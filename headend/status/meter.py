@@ -19,7 +19,7 @@ from headend.status.curves import Curve, Sample, day_curve
 from headend.status.gather import EXPORT, IMPORT, YIELD
 
 READINGS_MAX = 20_000  # one in ten seconds, two points
-RECENT_MAX = 40
+RECENT_MAX = 30
 _SPANS_MS = (900_000, 4 * 3_600_000, 24 * 3_600_000, 48 * 3_600_000)
 
 
