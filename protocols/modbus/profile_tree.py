@@ -175,9 +175,9 @@ class ProfileReader:
     # -- what holds for the whole device ----------------------------------------------------------
 
     def _serial(self, tree: Mapping[str, Any]) -> SerialLine | None:
-        row = tree.get("serial")
-        if row is None:
+        if "serial" not in tree:
             return None
+        row = tree["serial"]
         path: Path = ("serial",)
         if not isinstance(row, Mapping):
             self._say(path, "must be a mapping of keys", f"known: {', '.join(SERIAL_KEYS)}")
@@ -261,11 +261,12 @@ class ProfileReader:
         if not isinstance(rows, Mapping):
             self._say(("missing",), "must be a mapping of types to patterns")
             return {}
-        self._unknown_keys(rows, _TYPES, ("missing",))
+        numbers = [kind for kind in _TYPES if kind not in TEXTS]
+        self._unknown_keys(rows, numbers, ("missing",))
         return {
             kind: self._patterns(value, ("missing", kind), kind, TYPE_WORDS[kind] or 0)
             for kind, value in rows.items()
-            if kind in _TYPES
+            if kind in numbers
         }
 
     def _patterns(self, value: object, path: Path, kind: str, words: int) -> tuple[int, ...]:
@@ -314,8 +315,8 @@ class ProfileReader:
         if "missing" in row:
             missing = self._patterns(row["missing"], (*path, "missing"), kind, words)
         order = {"word_order": row.get("word_order", tree.get("word_order", "big"))}
-        ratio = row.get("ratio")
-        if ratio is not None:
+        ratio = None
+        if "ratio" in row:
             ratio = self._choice(row, "ratio", path, get_args(Ratio))
             if tree.get("side", "primary") != "secondary":
                 self._say(

@@ -35,7 +35,7 @@ def profile(name: str) -> DeviceProfile:
     return profile_from(yaml.load(text, Loader=yaml.CSafeLoader), name=f"{name}.yaml")
 
 
-PROFILES = ("acrel_adl400", "eastron_sdm630", "sungrow_sg")
+PROFILES = tuple(sorted(path.stem for path in (ROOT / "config" / "devices").glob("*.yaml")))
 
 
 def asked(sample: dict[str, Any]) -> ReadRequest:
