@@ -134,7 +134,7 @@ def _free_port() -> int:
         return port
 
 
-def configuration(plan: StreetPlan, rounds: Rounds, broker_port: int) -> str:
+def configuration(plan: StreetPlan, rounds: Rounds, broker_port: int, status_port: int) -> str:
     """The demo's configuration file: what a small real one looks like."""
     lines = [
         "# Written by `headend demo`. The same commands work on it as on a real installation.",
@@ -151,6 +151,7 @@ def configuration(plan: StreetPlan, rounds: Rounds, broker_port: int) -> str:
         "  receipt_timeout_s: 5",
         "  consumers: [{name: billing, classes: [billing, telemetry, events]}]",
         'billing: {database: "sqlite:///data/billing.db", name: billing, headends: [demo]}',
+        f'status: {{bind: "127.0.0.1:{status_port}"}}',
     ]
     return "\n".join(lines) + "\n"
 
@@ -200,6 +201,7 @@ class _Demo:
         self._is_json = is_json
         self._clock = SystemClock()
         self._stop = asyncio.Event()
+        self._page = ""
         self._children: list[tuple[str, asyncio.subprocess.Process]] = []
 
     async def run(self) -> int:
@@ -220,6 +222,7 @@ class _Demo:
                 say(_told(plan))
                 await self._start("run", config)
                 await self._start("billing", config)
+                say(f"the status page is {self._page} (?lang=zh for Chinese)")
                 view = DemoView(config, street.plan)
                 return await self._watch(street, view, rounds)
         finally:
@@ -227,8 +230,9 @@ class _Demo:
 
     async def _configure(self, config: Path, plan: StreetPlan, now_ms: int) -> Rounds:
         """Write the file, and learn from checking it how fast this machine starts things."""
-        port = _free_port()
-        text = configuration(plan, plan_rounds(now_ms, self._duration_s, START_UP_S), port)
+        broker, status = _free_port(), _free_port()
+        rounds = plan_rounds(now_ms, self._duration_s, START_UP_S)
+        text = configuration(plan, rounds, broker, status)
         _write(config, text)
         started = self._clock.monotonic()
         check = await asyncio.create_subprocess_exec(
@@ -241,7 +245,8 @@ class _Demo:
         left_s = None if self._duration_s is None else self._duration_s - took_s
         start_up_s = START_UP_S + START_UP_CHECKS * took_s
         rounds = plan_rounds(self._clock.now_ms(), left_s, start_up_s)
-        _write(config, configuration(plan, rounds, port))
+        _write(config, configuration(plan, rounds, broker, status))
+        self._page = f"http://127.0.0.1:{status}"
         return rounds
 
     # -- the two processes
