@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
+import msgspec
+
 from headend.domain.errors import HeadendError
 
 MANIFEST = "manifest.json"
@@ -48,6 +50,22 @@ class BadBackup(HeadendError):
 
 class NoRoom(HeadendError):
     """A disk has not enough room for the copy."""
+
+
+class _Listed(msgspec.Struct):
+    name: str
+    bytes: int
+    sha256: str
+
+
+class _Manifest(msgspec.Struct):
+    """What every manifest says; the rest is the room's."""
+
+    schema: str
+    kind: str
+    taken_at: str
+    schema_version: int
+    members: list[_Listed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,22 +296,37 @@ def is_database(path: Path) -> bool:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """What an archive says it holds. BadBackup when it is none."""
+    """What an archive says it holds; the file has been read to its end and is whole.
+
+    BadBackup when it is none, or not whole.
+    """
+    _read_through(path)
     with _reading(path) as tar:
         entry = tar.next()
         if entry is None or entry.name != MANIFEST or entry.size > MANIFEST_BYTES_MAX:
             raise BadBackup(f"{path} is no backup: it does not begin with {MANIFEST}")
-        try:
-            manifest = json.loads(_content(tar, entry, path).read())
-        except ValueError as error:
-            raise BadBackup(f"{path}: its {MANIFEST} cannot be read: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("schema") != MANIFEST_SCHEMA:
-        found = manifest.get("schema") if isinstance(manifest, dict) else None
+        text = _content(tar, entry, path).read()
+    try:
+        said = msgspec.json.decode(text, type=_Manifest)
+    except msgspec.DecodeError as error:
+        raise BadBackup(f"{path} is no backup: its {MANIFEST} cannot be read: {error}") from error
+    if said.schema != MANIFEST_SCHEMA:
         raise BadBackup(
-            f"{path}: its manifest is {found!r}, this program reads {MANIFEST_SCHEMA}: "
-            "restore it with the release that wrote it"
+            f"{path}: its manifest is {said.schema}, this program reads {MANIFEST_SCHEMA}: "
+            "restore the backup with the release that wrote it"
         )
+    manifest: dict[str, Any] = json.loads(text)
     return manifest
+
+
+def _read_through(path: Path) -> None:
+    """The gzip's own sum, which covers everything, is at its end."""
+    try:
+        with gzip.open(path) as packed:
+            while packed.read(PIECE):
+                pass
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise BadBackup(f"{path} is no backup, or is cut short or damaged: {error}") from error
 
 
 def extract(path: Path, manifest: Mapping[str, Any], name: str, target: Path, watch: Watch) -> None:

@@ -75,8 +75,9 @@ def restored_json(done: "Restored", backup: Path, journal: Path, now_ms: int) ->
     taken = done.taken_ms
     return {
         "schema": SCHEMA,
+        "kind": "journal",
         "backup": str(backup),
-        "journal": str(journal),
+        "restored": str(journal),
         "taken_at": None if taken is None else iso(taken),
         "age_s": None if taken is None else max(0, (now_ms - taken) // 1000),
         "schema_version": done.facts["schema_version"],
@@ -91,7 +92,7 @@ def restored_json(done: "Restored", backup: Path, journal: Path, now_ms: int) ->
 
 def _print(shown: dict[str, Any]) -> None:
     counts = ", ".join(f"{n} {word.replace('_', ' ')}" for word, n in shown["counts"].items())
-    print(f"restored   {shown['journal']} from {shown['backup']}, checked")
+    print(f"restored   {shown['restored']} from {shown['backup']}, checked")
     print(f"holds      {counts}")
     if shown["set_aside"] is not None:
         print(f"set aside  {shown['set_aside']} (the journal before; remove it when all is well)")
