@@ -8,6 +8,9 @@ Rules: the address travels low byte first; every byte of DATA travels with 33H a
 (address, C and L without); CS is the sum of all bytes from the first 68H to the last of DATA; any
 number of FEH may stand before a frame and is not part of it; 68H, 16H and FEH may occur inside.
 L is at most 200 in a read's reply by the standard; up to 255 is taken, since the byte says so.
+
+Every frame can be read, but of the master's frames only those of `is_sendable` can be built: what
+reads, and what sets a clock. Nothing here can clear a meter or open its relay.
 """
 
 from dataclasses import dataclass
@@ -27,8 +30,28 @@ DATA_BYTES_USUAL_MAX = 200  # what the standard allows in a reply to a read
 WILDCARD = "AAAAAAAAAAAA"
 BROADCAST = "999999999999"
 
+# What a master may send: reads of both editions, who is there, and the time to all meters ...
+READING = frozenset((0x01, 0x02, 0x11, 0x12, 0x13))
+CLOCK_TO_ALL = 0x08
+# ... and, with a password, the items that hold the clock: date, time, both.
+WRITE = 0x14
+CLOCK_ITEMS = frozenset(bytes.fromhex(di)[::-1] for di in ("04000101", "04000102", "0400010C"))
+
 ADD_33H = bytes((value + 0x33) & 0xFF for value in range(256))
 SUBTRACT_33H = bytes((value - 0x33) & 0xFF for value in range(256))
+
+
+def is_sendable(control: int, data: bytes) -> bool:
+    """Whether a frame with this control code and DATA may be built at all.
+
+    Everything a meter says (D7 = 1), and of the master's frames what reads or sets a clock.
+    """
+    return (
+        bool(control & 0x80)
+        or control in READING
+        or control == CLOCK_TO_ALL
+        or (control == WRITE and data[:4] in CLOCK_ITEMS)
+    )
 
 
 _ADDRESS = c.ExprAdapter(
@@ -57,6 +80,7 @@ FRAME = c.Struct(
             "control" / c.Byte,
             "length" / c.Rebuild(c.Byte, c.len_(c.this.data)),
             "data" / _data(c.this.length),
+            c.Check(lambda this: not this["_building"] or is_sendable(this.control, this.data)),
         )
     ),
     "checksum" / c.Default(c.Byte, lambda this: sum8(this.summed.data)),
@@ -110,11 +134,16 @@ def build(address: str, control: int, data: bytes = b"", *, wakeup: int = 0) -> 
     """The bytes of a frame, behind `wakeup` bytes FEH.
 
     `address`: twelve hex digits, most significant first. LocalProtocolError for anything that
-    does not fit the frame.
+    does not fit the frame, and (`not_sendable`) for what `is_sendable` forbids.
     """
     wire_address = address_bytes(address)
     if not 0 <= control <= 0xFF:
         raise LocalProtocolError(f"control code {control} is not a byte", code="bad_control")
+    if control < 0x80 and not is_sendable(control, data):
+        raise LocalProtocolError(
+            f"control code {control:02X} changes something in a meter: it is read, never sent",
+            code="not_sendable",
+        )
     if len(data) > DATA_BYTES_MAX:
         raise LocalProtocolError(
             f"{len(data)} data bytes do not fit: the length byte allows {DATA_BYTES_MAX}",

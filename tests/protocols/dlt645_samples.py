@@ -9,7 +9,7 @@ import yaml
 PATH = Path(__file__).parent.parent / "data" / "dlt645_vectors.yaml"
 WAKE_UP = b"\xfe"
 
-# Behaviour of later work: wildcards given out by scans, follow-up frames, the 1997 edition.
+# These are looked at in test_dlt645_requests: wildcards, further parts, the 1997 edition.
 NEGATIVES_LATER = {"n22", "n23", "n24", "n26", "n28"}
 
 
@@ -43,3 +43,10 @@ def feeds(data: bytes) -> list[list[bytes]]:
         [data[: len(data) // 2], data[len(data) // 2 :]],
         [data[at : at + 7] for at in range(0, len(data), 7)],
     ]
+
+
+def forged(address: str, control: int, data: bytes = b"") -> bytes:
+    """Any frame at all, those that the codec refuses to build among them."""
+    body = b"\x68" + bytes.fromhex(address)[::-1] + bytes((0x68, control, len(data)))
+    body += bytes((byte + 0x33) & 0xFF for byte in data)
+    return body + bytes((sum(body) & 0xFF, 0x16))

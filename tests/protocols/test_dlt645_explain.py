@@ -6,12 +6,11 @@ from typing import Any
 
 import jsonschema
 import pytest
-from dlt645_samples import by_id, frames, negatives
+from dlt645_samples import by_id, forged, frames, negatives
 from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.dlt645.explain import explain
-from protocols.dlt645.frame import build
 from protocols.dlt645.functions import FUNCTIONS_1997, FUNCTIONS_2007, edition_of
 from protocols.dlt645.meter import build_reply
 
@@ -170,12 +169,12 @@ def test_a_refusal_is_named() -> None:
     assert only(by_id()["m07"]["hex"])["refusal"] == [
         "other", "no_data", "password", "speed", "year_zones", "day_slots", "tariffs",
     ]  # fmt: skip
-    assert only(build("000000000001", 0xC3, b"\x02\x80").hex())["refusal"] == [
+    assert only(forged("000000000001", 0xC3, b"\x02\x80").hex())["refusal"] == [
         "repeated_top_up",
         "password_setting",
     ]
-    assert only(build("000000000001", 0xDC, b"\x10\x00").hex())["refusal"] == ["command_expired"]
-    assert only(build("000000000001", 0xC1, b"\x01").hex())["refusal"] == ["illegal_data"]
+    assert only(forged("000000000001", 0xDC, b"\x10\x00").hex())["refusal"] == ["command_expired"]
+    assert only(forged("000000000001", 0xC1, b"\x01").hex())["refusal"] == ["illegal_data"]
 
 
 SECRETS = {
@@ -196,7 +195,7 @@ SECRETS = {
 @pytest.mark.parametrize("name", SECRETS)
 def test_passwords_and_operator_codes_are_never_shown(name: str, damage: str) -> None:
     control, data, secrets = SECRETS[name]
-    raw = bytearray(build("000000000001", control, bytes.fromhex(data)))
+    raw = bytearray(forged("000000000001", control, bytes.fromhex(data)))
     if damage == "checksum":
         raw[-2] ^= 0xFF
     elif damage == "cut":
@@ -218,7 +217,7 @@ def test_every_control_code_has_a_name_in_both_languages() -> None:
             for control in (code, code | 0x80, code | 0xC0):
                 for lang in ("en", "zh"):
                     (one,) = explain(
-                        build("000000000001", control, bytes(4)), lang=lang, edition=edition
+                        forged("000000000001", control, bytes(4)), lang=lang, edition=edition
                     )
                     VALIDATOR.validate(one)
                     control_part = one["parts"][3]
@@ -248,7 +247,7 @@ def test_the_edition_is_told_from_the_control_code() -> None:
     ],
 )
 def test_commands_are_said_in_words(data: str, control: int, name: str, meaning: str) -> None:
-    one = only(build("000000000001", control, bytes.fromhex(data)).hex())
+    one = only(forged("000000000001", control, bytes.fromhex(data)).hex())
     part = next(part for part in one["parts"] if part["name"] == name)
     assert part["meaning"] == meaning
 
@@ -263,7 +262,7 @@ def test_commands_are_said_in_words(data: str, control: int, name: str, meaning:
     ],
 )
 def test_special_addresses_are_said_in_words(address: str, meaning: str) -> None:
-    assert only(build(address, 0x13).hex())["parts"][1]["meaning"] == meaning
+    assert only(forged(address, 0x13).hex())["parts"][1]["meaning"] == meaning
 
 
 def test_values_of_the_past_say_which_record_they_belong_to() -> None:
@@ -326,7 +325,7 @@ protocol_bytes = st.one_of(
         st.one_of(
             st.lists(protocol_bytes, max_size=30).map(bytes),
             st.builds(
-                build,
+                forged,
                 st.binary(min_size=6, max_size=6).map(bytes.hex),
                 st.integers(0, 255),
                 st.binary(max_size=30),

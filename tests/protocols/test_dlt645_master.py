@@ -184,7 +184,7 @@ def test_every_error_bit_has_its_name() -> None:
         error_byte("nothing")
 
 
-@pytest.mark.parametrize("di", ["", "0001", "000100", "0001000000", "0001000g"])
+@pytest.mark.parametrize("di", ["", "00", "000100", "0001000000", "0001000g"])
 def test_an_identifier_that_is_none_is_refused(di: str) -> None:
     with pytest.raises(LocalProtocolError) as caught:
         read_request(OWN, di)

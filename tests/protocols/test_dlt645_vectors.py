@@ -5,10 +5,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from dlt645_samples import NEGATIVES_LATER, WAKE_UP, by_id, feeds, frames, negatives, raw_of
+from dlt645_samples import NEGATIVES_LATER, WAKE_UP, by_id, feeds, forged, frames, negatives, raw_of
 
 from protocols.dlt645.catalogue import lookup
-from protocols.dlt645.frame import DELIMITER, build, parse
+from protocols.dlt645.frame import DELIMITER, build, is_sendable, parse
 from protocols.dlt645.items import MeterTime, decode, encode
 from protocols.dlt645.master import match, read_request, reply_payload
 from protocols.dlt645.refusal import reasons_of
@@ -50,6 +50,8 @@ def test_a_sample_is_read_field_by_field_and_built_again(sample: dict[str, Any])
     assert frame.data == bytes.fromhex(sample["data"])
     assert len(frame.data) == sample["len"]
     if frame.checksum_ok:
+        assert forged(frame.address, frame.control, frame.data) == raw
+    if frame.checksum_ok and is_sendable(frame.control, frame.data):
         assert build(frame.address, frame.control, frame.data) == raw
 
 

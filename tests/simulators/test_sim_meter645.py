@@ -69,7 +69,7 @@ def test_who_is_there_is_answered_with_the_address_twice():
     "frame",
     [
         build(ADDRESS, 0x91, bytes.fromhex("00000100")),  # from a meter
-        build(ADDRESS, 0x14, bytes(16)),  # a write
+        build(ADDRESS, 0x14, bytes.fromhex("01010004") + bytes(12)),  # a write
         build(ADDRESS, 0x01, bytes.fromhex("1090")),  # the 1997 edition
         build(ADDRESS, 0x11, bytes(3)),  # no identifier
         build(ADDRESS, 0x11, bytes.fromhex("00000100"))[:-2] + b"\x00\x16",  # wrong checksum
