@@ -10,21 +10,20 @@ import argparse
 import asyncio
 import contextlib
 import re
-import shutil
 import signal
-import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from headend.cli.demo_view import COUNTED, YIELD, DemoView, Progress, show_live, table_text
 from headend.cli.output import add_json, print_json, say
 from headend.cli.simulate_options import street_profiles
+from headend.cli.staging import HEADEND, Children, empty_folder, free_port
 from headend.domain.clock import SystemClock, iso
-from headend.domain.errors import ConfigError, HeadendError
+from headend.domain.errors import HeadendError
 from simulators.street import PlannedBus, PlannedMeter, Street, StreetPlan, plan_street
 
 MARK = ".headend-demo"
@@ -39,7 +38,6 @@ START_UP_CHECKS = 5  # the two processes need about this many times what a check
 GOING_DOWN_S = 12.0
 INTERVALS_S = (10, 6, 5, 4)
 ROUNDS_MIN = 2
-STOP_WAIT_S = 10.0
 
 
 class DemoFailed(HeadendError):
@@ -79,15 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
 def prepare(directory: Path) -> Path:
     """An empty directory for this run; what an earlier demo left is removed, nothing else is."""
-    directory = directory.absolute()
-    if directory.exists() and any(directory.iterdir()):
-        if not (directory / MARK).exists():
-            msg = f"{directory} holds something that is not a demo"
-            raise ConfigError(msg, hint="give another place: --dir D")
-        shutil.rmtree(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / MARK).write_text("made by headend demo, removed by the next one\n")
-    return directory
+    return empty_folder(directory, MARK, "demo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +111,6 @@ def plan_rounds(now_ms: int, duration_s: float | None, start_up_s: float) -> Rou
 
 def _write(file: Path, text: str) -> None:
     file.write_text(text)
-
-
-def _open_log(file: Path) -> BinaryIO:
-    return file.open("wb")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def configuration(plan: StreetPlan, rounds: Rounds, broker_port: int, status_port: int) -> str:
@@ -202,7 +181,7 @@ class _Demo:
         self._clock = SystemClock()
         self._stop = asyncio.Event()
         self._page = ""
-        self._children: list[tuple[str, asyncio.subprocess.Process]] = []
+        self._children = Children(directory)
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -226,11 +205,11 @@ class _Demo:
                 view = DemoView(config, street.plan)
                 return await self._watch(street, view, rounds)
         finally:
-            await self._end_children()
+            await self._children.end_all()
 
     async def _configure(self, config: Path, plan: StreetPlan, now_ms: int) -> Rounds:
         """Write the file, and learn from checking it how fast this machine starts things."""
-        broker, status = _free_port(), _free_port()
+        broker, status = free_port(), free_port()
         rounds = plan_rounds(now_ms, self._duration_s, START_UP_S)
         text = configuration(plan, rounds, broker, status)
         _write(config, text)
@@ -249,37 +228,11 @@ class _Demo:
         self._page = f"http://127.0.0.1:{status}"
         return rounds
 
-    # -- the two processes
-
     async def _start(self, command: str, config: Path) -> None:
         arguments = [command, "run"] if command == "billing" else [command]
-        log = _open_log(self._directory / f"{command}.log")
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "headend.cli.main", *arguments, "--config", str(config),
-            stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-        log.close()
-        self._children.append((command, process))
+        pid = await self._children.start(command, [*HEADEND, *arguments, "--config", str(config)])
         what = "billing" if command == "billing" else "the daemon"
-        say(f"{what} is process {process.pid}, its log is {self._directory / f'{command}.log'}")
-
-    def _check_children(self) -> None:
-        for command, process in self._children:
-            if process.returncode is not None:
-                msg = f"headend {command} ended by itself with code {process.returncode}"
-                raise DemoFailed(f"{msg}; see {self._directory / f'{command}.log'}")
-
-    async def _end_children(self) -> None:
-        for _command, process in reversed(self._children):
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.terminate()
-                try:
-                    async with asyncio.timeout(STOP_WAIT_S):
-                        await process.wait()
-                except TimeoutError:
-                    process.kill()
-                    await process.wait()
+        say(f"{what} is process {pid}, its log is {self._children.log_of(command)}")
 
     # -- the story
 
@@ -288,7 +241,7 @@ class _Demo:
             is_on = False
             truth: dict[str, Any] = {}
             while not self._stop.is_set():
-                self._check_children()
+                self._children.check()
                 looked_ms = self._clock.now_ms()
                 progress = await asyncio.to_thread(view.update, looked_ms)
                 refresh()
@@ -308,7 +261,7 @@ class _Demo:
                         break
                 await self._pause(0.5)
             final = await asyncio.to_thread(view.update, self._clock.now_ms())
-        await self._end_children()
+        await self._children.end_all()
         return self._conclude(view, final, truth, rounds)
 
     def _is_over(self, progress: Progress, looked_ms: int, rounds: Rounds) -> bool:
