@@ -6,11 +6,11 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from headend.cli.daemon_client import ask_daemon
 from headend.config.loader import local_socket
@@ -20,10 +20,11 @@ from headend.domain.meter import Event
 from headend.journal import DueLine, JournalReader
 from headend.messages.records import ReadRecord
 from simulators.energy import Timeline
-from simulators.meter645 import MeterSettings
+from simulators.meter645 import Meter645, MeterSettings
 from simulators.meterbus import MeterBus
 from simulators.models import make_meter
 from simulators.serve import PtyServer, TcpServer
+from simulators.wire import Transmission
 from tests.support.mosquitto import free_port
 from tests.support.waiting import eventually
 
@@ -44,14 +45,30 @@ class CountedTcp(TcpServer):
         super().connected(client)
 
 
+class HeardBus(MeterBus):
+    """Remembers what was said to it."""
+
+    def __init__(self, meters: Iterable[Meter645] = ()) -> None:
+        super().__init__(meters)
+        self.heard = bytearray()
+
+    def receive(self, data: bytes, bad: Sequence[int]) -> list[Transmission]:
+        self.heard += data
+        return super().receive(data, bad)
+
+    def was_asked(self, number: int) -> bool:
+        """Whether anything was addressed to a meter."""
+        return b"\x68" + bytes.fromhex(address(number))[::-1] + b"\x68" in self.heard
+
+
 def address(number: int) -> str:
     return f"{number:012d}"
 
 
-def bus_of(*numbers: int) -> MeterBus:
+def bus_of(*numbers: int) -> HeardBus:
     """Meters that answer at once."""
     start_ms = CLOCK.now_ms() - 86_400_000
-    return MeterBus(
+    return HeardBus(
         [
             make_meter(
                 "pv",
@@ -104,7 +121,7 @@ class World:
         self.log_path = folder / "daemon.log"
         self._process: asyncio.subprocess.Process | None = None
 
-    async def __aenter__(self) -> "World":
+    async def __aenter__(self) -> Self:
         for server in (self.a, self.b, self.p):
             await server.start()
         now_ms = CLOCK.now_ms()

@@ -132,7 +132,7 @@ def test_a_list_of_meters_whose_last_line_has_no_end_is_taken_for_half_a_file(tm
         "headend: {name: he1, zone: Asia/Shanghai, data: data}\n"
         'buses: {a: {link: "tcp://127.0.0.1:7001"}}\n'
         "meters: {file: meters.csv}\n"
-        f"plans: {{p: {{every: [{{minutes: 15, points: [voltage_a]}}]}}}}\n"
+        "plans: {p: {every: [{minutes: 15, points: [voltage_a]}]}}\n"
     )
     whole = (
         "id,service_point,bus,protocol,address,plan,capacity_kw\n"
