@@ -27,7 +27,8 @@ DECIMALS_MAX = 9
 PHASES_MAX = 3
 STOP_BITS_MAX = 2
 BAUD_MIN, BAUD_MAX = 300, 4_000_000
-HEX = "^0[xX][0-9A-Fa-f]+$"
+INTEGER_TEXT = "^(0[xX][0-9A-Fa-f]+|[0-9]+)$"
+DECIMAL_TEXT = "^[+]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?$"
 
 Schema = dict[str, Any]
 
@@ -35,7 +36,7 @@ Schema = dict[str, Any]
 def _whole(low: int, high: int, what: str) -> Schema:
     """A whole number, also as text with 0x."""
     number = {"type": "integer", "minimum": low, "maximum": high}
-    return {"description": what, "anyOf": [number, {"type": "string", "pattern": HEX}]}
+    return {"description": what, "anyOf": [number, {"type": "string", "pattern": INTEGER_TEXT}]}
 
 
 def _choice(kind: Any, what: str) -> Schema:  # noqa: ANN401 - a Literal
@@ -51,7 +52,7 @@ def _flag(what: str) -> Schema:
 
 
 def _number(what: str) -> Schema:
-    text = {"type": "string", "pattern": "^[0-9]+([.][0-9]+)?([eE][+-]?[0-9]+)?$"}
+    text = {"type": "string", "pattern": DECIMAL_TEXT}
     return {
         "description": what,
         "anyOf": [{"type": "number", "exclusiveMinimum": 0}, text],
@@ -61,12 +62,17 @@ def _number(what: str) -> Schema:
 _PATTERN: Schema = {
     "anyOf": [
         {"type": "integer", "minimum": 0},
-        {"type": "string", "pattern": HEX},
+        {"type": "string", "pattern": INTEGER_TEXT},
         {"const": "nan"},
     ]
 }
 _PATTERNS: Schema = {"anyOf": [*_PATTERN["anyOf"], {"type": "array", "items": _PATTERN}]}
-_FUNCTION: Schema = {"enum": [*READ_FUNCTIONS, *(f"0x{one:02x}" for one in READ_FUNCTIONS)]}
+_FUNCTION: Schema = {
+    "anyOf": [
+        {"enum": list(READ_FUNCTIONS)},
+        {"type": "string", "pattern": "^(0[xX]0*)?[34]$"},
+    ]
+}
 
 REGISTER_PROPERTIES: dict[str, Schema] = {
     "point": _text("The quantity: a name of the table of quantities."),
