@@ -32,7 +32,7 @@ PRAGMAS = (
     "PRAGMA foreign_keys=ON",
     "PRAGMA wal_autocheckpoint=4000",
     "PRAGMA journal_size_limit=67108864",
-    "PRAGMA cache_size=-32768",
+    "PRAGMA cache_size=-8192",  # KiB; a group touches few pages, and 32 MiB fill up for a day
     "PRAGMA temp_store=MEMORY",
 )
 
