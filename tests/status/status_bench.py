@@ -219,19 +219,18 @@ class Bench:
             f'  silent: {{link: "tcp://127.0.0.1:{silent_port}", timeout_ms: 50}}',
             '  unplugged: {link: "serial:///dev/no-such-adapter?baud=2400"}',
             "meters:",
-            *(
-                f'  - {{id: "M-{n:04d}", service_point: "SP-{n}", bus: unplugged, '
-                f'protocol: dlt645-2007, address: "{n:012d}", plan: p}}'
-                for n in range(1, 121)
-            ),
-            '  - {id: "M-<b>&1", service_point: "SP-\\"x\\"", bus: silent, '
-            'protocol: dlt645-2007, address: "000000000999", plan: p}',
+            *(_ill_meter(f"M-{n:04d}", f"SP-{n}", "unplugged", n) for n in range(1, 121)),
+            _ill_meter("M-<b>&1", 'SP-\\"x\\"', "silent", 999),
             "plans:",
             "  p: {every: [{minutes: 15, points: [active_import_total, active_export_total]}]}",
-            f'feed: {{broker: "mqtt://127.0.0.1:{away}", username: he, '
-            "password_file: feed-password, consumers: [{name: billing, classes: [billing, events]}]}",
-            f'timeseries: [{{kind: influxdb2, name: charts, url: "http://127.0.0.1:{away}", org: o, '
-            "bucket: b, token_file: series-token}]",
+            "feed:",
+            f'  broker: "mqtt://127.0.0.1:{away}"',
+            "  username: he",
+            "  password_file: feed-password",
+            "  consumers: [{name: billing, classes: [billing, events]}]",
+            "timeseries:",
+            f'  - {{kind: influxdb2, name: charts, url: "http://127.0.0.1:{away}", org: o,',
+            "     bucket: b, token_file: series-token}",
             f'status: {{bind: "127.0.0.1:{port}"}}',
         ]
         (folder / "headend.yaml").write_text("\n".join(lines) + "\n")
@@ -268,6 +267,13 @@ class Bench:
             await journal.append_many([Birth((r,)) for r in readings])
         parts = await stack.enter_async_context(running(config, self._clock))
         return Page(f"http://127.0.0.1:{port}", config, parts)
+
+
+def _ill_meter(name: str, place: str, bus: str, number: int) -> str:
+    return (
+        f'  - {{id: "{name}", service_point: "{place}", bus: {bus}, protocol: dlt645-2007, '
+        f'address: "{number:012d}", plan: p}}'
+    )
 
 
 async def _say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
