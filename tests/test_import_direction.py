@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 # Rooms of `headend` in order; those in one tuple may not import each other.
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("domain",),
-    ("supervisor", "notify", "archive", "logs"),
+    ("supervisor", "notify", "archive", "durable", "logs"),
     ("config",),
     ("vee", "messages"),
     ("transport",),
@@ -30,7 +30,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("daemon",),
     ("cli",),
 )
-BILLING_SEES = {"domain", "supervisor", "archive", "config", "messages"}
+BILLING_SEES = {"domain", "supervisor", "archive", "durable", "config", "messages"}
 SEE_BILLING = {"billing", "cli"}
 
 # `protocols` is pure: no I/O, no clock, no log of its own.

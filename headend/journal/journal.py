@@ -40,7 +40,6 @@ from headend.journal.model import (
     check_birth,
 )
 from headend.journal.opening import Opened, connect_read_only, open_for_writing
-from headend.journal.presence import forget_note
 from headend.journal.space import SpaceGuard, file_system_free
 from headend.journal.stream import read_entry_slice, read_slice
 from headend.journal.tail import Tail
@@ -91,6 +90,9 @@ class Journal:
         self._waiting: set[asyncio.Future[Any]] = set()
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="journal-reader")
         self._read_connection = connect_read_only(path)
+        # It has the log open from now on: a writer that ends in trouble is not the last one then,
+        # and SQLite does not bring the log home into a file that may be another.
+        self._read_connection.execute("SELECT 1 FROM meta").fetchone()
         self._lexicon = Lexicon(self._read_connection)
         self._thread = WriterThread(writer, settings, self._loop, self._finish, self._thread_ended)
         self._thread.start()
@@ -118,8 +120,8 @@ class Journal:
             writer = Writer(
                 opened.connection, clock=clock, settings=settings, software=software, space=space
             )
-            writer.begin(consumers, opened.alarms, opened.new_epoch)
-            forget_note(path)
+            writer.begin(consumers, opened.findings.alarms, opened.findings.new_epoch)
+            opened.findings.told()
             return cls(path, opened, writer, settings)
         except BaseException:
             opened.connection.close()
@@ -539,7 +541,11 @@ class Journal:
                 msg = "the journal's writer has ended: this was not written"
                 future.set_exception(JournalError(msg))
         self._waiting.clear()
+        # Behind the reader's end: who opens the file again must not meet it half closed.
+        self._readers.submit(self._loop.call_soon_threadsafe, self._let_go)
         self._readers.shutdown(wait=False)
+
+    def _let_go(self) -> None:
         os.close(self._lock)
         if not self._ended.done():
             self._ended.set_result(None)

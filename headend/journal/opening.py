@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from headend.archive import sync_folder
 from headend.domain.clock import Clock, to_datetime
 from headend.domain.errors import JournalError
 from headend.domain.meter import Event
+from headend.durable import make_folder, sync_file, sync_folder
 from headend.journal import schema
 from headend.journal.errors import JournalBusy, SchemaNewer
-from headend.journal.presence import read_note
+from headend.journal.findings import Findings, findings_of
 
 log = logging.getLogger(__name__)
 
@@ -31,20 +31,21 @@ _WAL_HEADER = 32
 _WAL_FRAME_HEADER = 24
 _WAL_MAGICS = (0x377F0682, 0x377F0683)
 _SQLITE_MAGIC = b"SQLite format 3\x00"
+_SUFFIXES = ("", "-wal", "-journal", "-shm")  # none may stay behind: it would be applied
 
 
 @dataclass(slots=True)
 class Opened:
-    """A journal ready for its writer. `alarms` are events to be recorded first.
+    """A journal ready for its writer. The alarms among `findings` are to be recorded first.
 
-    `new_epoch`: why the numbers cannot go on: records may be missing at the end, or it is a copy.
+    `findings.new_epoch`: why the numbers cannot go on: records may be missing at the end, or it is
+    a copy. `findings.told()` when all that is committed.
     """
 
     connection: sqlite3.Connection
     lock: int
-    alarms: list[Event]
     fresh: bool
-    new_epoch: str | None
+    findings: Findings
 
 
 class _Damaged(Exception):
@@ -57,7 +58,7 @@ def open_for_writing(path: Path, clock: Clock) -> Opened:
 
     JournalBusy when another process writes it; SchemaNewer when a newer release did.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     lock = lock_journal(path)
     try:
         return _open_locked(path, clock, lock)
@@ -67,21 +68,15 @@ def open_for_writing(path: Path, clock: Clock) -> Opened:
 
 
 def _open_locked(path: Path, clock: Clock, lock: int) -> Opened:
+    findings = findings_of(path, clock)
+    if findings.moves:
+        findings.move()
     finish_restore(path, clock)
-    alarms: list[Event] = []
-    new_epoch: str | None = None
     if _anything(path) or _anything(_wal(path)):
         try:
-            alarm = _check(path, clock)
+            _check(path, clock, findings)
         except _Damaged as damage:
-            alarms.append(_set_aside(path, clock, str(damage)))
-        else:
-            new_epoch = None if alarm is None else "the log was damaged"
-            alarms += [alarm] if alarm is not None else []
-    note = read_note(path, clock)
-    if note is not None:
-        alarms.append(note)
-        new_epoch = "the journal's file was removed or replaced"
+            _set_aside(path, clock, str(damage), findings)
     connection = connect(path)
     try:
         for pragma in schema.PRAGMAS:
@@ -89,11 +84,11 @@ def _open_locked(path: Path, clock: Clock, lock: int) -> Opened:
         steps = schema.migrate(connection)
         fresh = connection.execute("SELECT 1 FROM meta WHERE key='epoch'").fetchone() is None
         if fresh:
-            _begin(connection, clock, "set aside" if alarms else "new")
-            new_epoch = None
+            _begin(connection, clock, "set aside" if findings.alarms else "new")
+            findings.new_epoch = None
         elif steps:
             log.info("journal=%s migrated steps=%d", path, steps)
-        new_epoch = _restored(connection) or new_epoch
+        findings.new_epoch = _restored(connection) or findings.new_epoch
     except sqlite3.Error as error:
         connection.close()
         msg = f"the journal {path} could not be opened: {error}"
@@ -101,7 +96,7 @@ def _open_locked(path: Path, clock: Clock, lock: int) -> Opened:
     except BaseException:
         connection.close()
         raise
-    return Opened(connection, lock, alarms, fresh=fresh, new_epoch=new_epoch)
+    return Opened(connection, lock, fresh, findings)
 
 
 def _restored(connection: sqlite3.Connection) -> str | None:
@@ -174,22 +169,25 @@ def lock_journal(path: Path) -> int:
 # -- checks
 
 
-def _check(path: Path, clock: Clock) -> Event | None:
-    """Prove the file usable; an alarm when its log has lost its end. _Damaged otherwise."""
+def _check(path: Path, clock: Clock, findings: Findings) -> None:
+    """Prove the file usable, and note when its log has lost its end. _Damaged otherwise."""
     if not _anything(path):
         msg = "the file is gone, only its log is there"
         raise _Damaged(msg)
     with path.open("rb") as file:
         head = file.read(len(_SQLITE_MAGIC))
-    if head != _SQLITE_MAGIC:
+    # The power may have gone while the very first page was written: SQLite takes that back.
+    if head != _SQLITE_MAGIC and not _anything(path.with_name(path.name + "-journal")):
         msg = "it is not an SQLite database"
         raise _Damaged(msg)
     commits = _wal_commits(_wal(path))
     try:
         with closing(connect(path)) as connection:
             lost = _check_open(connection, path, commits)
-            # Before the connection is closed: closing brings the log home and removes it.
-            return _keep_wal(path, clock, lost) if lost else None
+            if lost:
+                # Before the connection is closed: closing brings the log home and removes it, and
+                # then only the note knows that something is missing.
+                _keep_wal(path, clock, lost, findings)
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError) and not _says_damage(error):
             msg = f"the journal {path} could not be opened: {error}"
@@ -282,12 +280,16 @@ def _aside_name(path: Path, clock: Clock, word: str) -> Path:
 def move_aside(path: Path, clock: Clock, word: str) -> Path:
     """Give a journal and what belongs to it another name; that name. Nothing is deleted."""
     aside = _aside_name(path, clock, word)
-    for suffix in ("", "-wal", "-shm"):
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            part.rename(aside.with_name(aside.name + suffix))
+    for old, new in _parts(path, aside):
+        (path.parent / old).rename(path.parent / new)
     sync_folder(path.parent)
     return aside
+
+
+def _parts(path: Path, aside: Path) -> list[tuple[str, str]]:
+    """The names of what there is of a journal, each with the one it is given."""
+    suffixes = [s for s in _SUFFIXES if path.with_name(path.name + s).exists()]
+    return [(path.name + suffix, aside.name + suffix) for suffix in suffixes]
 
 
 def finish_restore(path: Path, clock: Clock) -> Path | None:
@@ -306,8 +308,8 @@ def finish_restore(path: Path, clock: Clock) -> Path | None:
     return aside
 
 
-def _set_aside(path: Path, clock: Clock, found: str) -> Event:
-    aside = move_aside(path, clock, "damaged")
+def _set_aside(path: Path, clock: Clock, found: str, findings: Findings) -> None:
+    aside = _aside_name(path, clock, "damaged")
     message = (
         f"the journal was damaged ({found}) and was set aside as {aside}; a new one has been "
         f'begun and reading goes on. To look at it: sqlite3 {aside} ".recover" > salvage.sql'
@@ -319,12 +321,17 @@ def _set_aside(path: Path, clock: Clock, found: str) -> Event:
         "set_aside": str(aside),
         "message": message,
     }
-    return Event("alarm", clock.now_ms(), fields)
+    findings.alarms.append(Event("alarm", clock.now_ms(), fields))
+    findings.new_epoch = None  # what is begun anew has an epoch of its own
+    findings.moves = _parts(path, aside)
+    findings.keep()
+    findings.move()
 
 
-def _keep_wal(path: Path, clock: Clock, lost: int) -> Event:
+def _keep_wal(path: Path, clock: Clock, lost: int, findings: Findings) -> None:
     aside = _aside_name(_wal(path), clock, "damaged")
     shutil.copyfile(_wal(path), aside)
+    sync_file(aside)
     message = (
         f"the journal's log had lost its end (about {lost} commits); what is whole was kept, a "
         f"new epoch begun, and the log copied to {aside}. Values of the last minutes may be "
@@ -337,4 +344,6 @@ def _keep_wal(path: Path, clock: Clock, lost: int) -> Event:
         "set_aside": str(aside),
         "message": message,
     }
-    return Event("alarm", clock.now_ms(), fields)
+    findings.alarms.append(Event("alarm", clock.now_ms(), fields))
+    findings.new_epoch = "the log was damaged"
+    findings.keep()

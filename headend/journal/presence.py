@@ -6,22 +6,38 @@ over in place is worse: what SQLite holds in memory no longer fits it. The files
 at before every commit, and once a second while there is none.
 """
 
-import json
 import logging
 import os
 import sqlite3
 from contextlib import closing
+from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
-from headend.archive import sync_folder
 from headend.domain.clock import Clock, to_datetime
 from headend.domain.meter import Event
+from headend.durable import sync_folder
+from headend.journal.findings import findings_of
 
 log = logging.getLogger(__name__)
 
 PARTS = ("", "-wal")
-NOTE = ".note"
+
+
+class Hand(Enum):
+    """What somebody has done to the files."""
+
+    REMOVED = "removed"
+    REPLACED = "replaced"
+    WRITTEN = "written"
+    LOG = "log"  # the log is gone or another, the journal itself is ours
+
+
+class Trouble(NamedTuple):
+    """What was found, and in words."""
+
+    hand: Hand
+    text: str
 
 
 class _Seen(NamedTuple):
@@ -49,17 +65,18 @@ class Presence:
             # Not there at the start: an operating system without such names. Nothing to compare.
             self._names = []
 
-    def trouble(self) -> str | None:
+    def trouble(self) -> Trouble | None:
         """What has become of the files behind our back; None when they are ours."""
         for number, (name, seen) in enumerate(zip(self._names, self._seen, strict=True)):
             now = _look(name)
             assert seen is not None
             if now is None:
-                return f"{name} has been removed"
+                return Trouble(Hand.LOG if number else Hand.REMOVED, f"{name} was removed")
             if now.inode != seen.inode:
-                return f"{name} has been replaced by another file"
+                hand = Hand.LOG if number else Hand.REPLACED
+                return Trouble(hand, f"{name} was replaced by another file")
             if number == 0 and now.content != seen.content:
-                return f"{name} has been written by somebody else"
+                return Trouble(Hand.WRITTEN, f"{name} was written by somebody else")
         return None
 
 
@@ -71,38 +88,52 @@ def _look(name: str) -> _Seen | None:
     return _Seen((found.st_dev, found.st_ino), (found.st_size, found.st_mtime_ns))
 
 
-def secure(connection: sqlite3.Connection, path: Path, trouble: str, clock: Clock) -> Event:
-    """Save what the open connection still holds; the alarm for the next start to tell.
+def secure(connection: sqlite3.Connection, path: Path, trouble: Trouble, clock: Clock) -> str:
+    """Save what the open connection still holds, and have the next start tell it; in words.
 
     What was committed is in reach as long as the connection is open, whatever became of the
-    names; only a file that was written over in place is beyond help. The log must not stay beside
+    names; only a file that was written over in place is beyond help. A log must not stay beside
     a file it does not belong to: SQLite would apply it.
     """
     stamp = f"{to_datetime(clock.now_ms()):%Y%m%dT%H%M%SZ}"
     aside = path.with_name(f"{path.name}.replaced-{stamp}")
-    ours = "by somebody else" not in trouble and _copy(connection, path, aside)
     wal = path.with_name(path.name + "-wal")
+    is_home = trouble.hand is Hand.LOG and _bring_home(connection)
+    is_copied = trouble.hand is not Hand.WRITTEN and not is_home and _copy(connection, path, aside)
     if wal.exists():
         wal.rename(aside.with_name(aside.name + "-wal"))
-    if ours and not path.exists():
+    if is_copied and not path.exists():
         aside.rename(path)
-        found = "nothing of it is lost: it was written again from what was still open"
-    elif ours:
-        found = f"what it held is in {aside}; headend restore brings it back"
-    else:
-        found = "what it held since the last backup may be lost"
+        is_home = True
     sync_folder(path.parent)
-    message = f"{trouble} while the daemon ran; {found}"
+    if is_home:
+        found = "nothing of the journal is lost, it was written again from what was still open"
+    elif is_copied:
+        found = f"what the journal held is in {aside}; headend restore brings it back"
+    else:
+        found = "what the journal held since its last backup may be lost"
+    message = f"{trouble.text} while the daemon ran; {found}"
     fields = {
         "alarm": "journal_replaced",
-        "found": trouble,
+        "found": trouble.text,
         "set_aside": str(aside) if aside.exists() else None,
         "message": message,
     }
     log.error("journal=%s %s", path, message)
-    event = Event("alarm", clock.now_ms(), fields)
-    _leave_note(path, event)
-    return event
+    findings = findings_of(path, clock)
+    findings.alarms.append(Event("alarm", clock.now_ms(), fields))
+    findings.new_epoch = trouble.text
+    findings.keep()
+    return message
+
+
+def _bring_home(connection: sqlite3.Connection) -> bool:
+    """Everything committed is in the journal's own file, whatever became of its log's name."""
+    try:
+        busy, frames, done = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+    except sqlite3.Error:
+        return False
+    return not busy and frames == done
 
 
 def _copy(connection: sqlite3.Connection, path: Path, aside: Path) -> bool:
@@ -115,36 +146,3 @@ def _copy(connection: sqlite3.Connection, path: Path, aside: Path) -> bool:
         aside.unlink(missing_ok=True)
         return False
     return True
-
-
-def _leave_note(path: Path, event: Event) -> None:
-    """Have the next start tell this event and begin a new epoch."""
-    note = path.with_name(path.name + NOTE)
-    text = json.dumps({"kind": event.kind, "at_ms": event.at_ms, "fields": dict(event.fields)})
-    descriptor = os.open(note, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - opened with its mode
-        file.write(text)
-        file.flush()
-        os.fsync(descriptor)
-
-
-def read_note(path: Path, clock: Clock) -> Event | None:
-    """What the process before this one left to be told."""
-    note = path.with_name(path.name + NOTE)
-    try:
-        said = json.loads(note.read_text(encoding="utf-8"))
-        return Event(str(said["kind"]), int(said["at_ms"]), dict(said["fields"]))
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError):
-        # Cut short by the end of the process: that there is one says enough.
-        fields = {
-            "alarm": "journal_replaced",
-            "message": f"the journal {path} was removed or replaced while the daemon ran",
-        }
-        return Event("alarm", clock.now_ms(), fields)
-
-
-def forget_note(path: Path) -> None:
-    """It has been told."""
-    path.with_name(path.name + NOTE).unlink(missing_ok=True)

@@ -183,9 +183,9 @@ class Writer:
         if trouble is None:
             return
         assert self._path is not None
-        alarm = secure(self.connection, self._path, trouble, self.clock)
-        self.broken = JournalDamaged(str(alarm.fields["message"]))
         self.is_replaced = True
+        self.broken = JournalDamaged(trouble.text)
+        self.broken = JournalDamaged(secure(self.connection, self._path, trouble, self.clock))
 
     # -- groups
 

@@ -1,4 +1,4 @@
-"""What Python itself does to the files of a recorded directory: os.rename, unlink, fsync, open."""
+"""What Python itself does to the files of a recorded directory: rename, unlink, fsync, open."""
 
 import errno
 import io
@@ -24,6 +24,7 @@ class _Watch:
         self.unwritten: set[str] = set()  # opened for writing by Python, content not in the log
         self.rename, self.replace, self.unlink = os.rename, os.replace, os.unlink
         self.fsync, self.open, self.copyfile = os.fsync, io.open, shutil.copyfile
+        self.os_open = os.open
 
     def on_rename(self, source: Any, target: Any, **more: Any) -> None:
         name, other = self.recorder.inside(source), self.recorder.inside(target)
@@ -73,6 +74,18 @@ class _Watch:
         self.unwritten.add(name)
         return opened
 
+    def on_os_open(self, path: Any, flags: int, *args: Any, **more: Any) -> int:
+        name = self.recorder.inside(path) if isinstance(path, str | os.PathLike) else None
+        if name is None or not flags & os.O_CREAT:
+            return self.os_open(path, flags, *args, **more)
+        self._may_fail("open", name)
+        was_there = os.path.exists(path)  # noqa: PTH110
+        handle = self.os_open(path, flags, *args, **more)
+        if not was_there:
+            self.recorder.created(name)
+        self.unwritten.add(name)
+        return handle
+
     def on_copyfile(self, source: Any, target: Any, **more: Any) -> Any:
         name = self.recorder.inside(target)
         if name is None:
@@ -110,6 +123,7 @@ def watching(recorder: "Recorder") -> Iterator[None]:
         mock.patch("os.remove", watch.on_unlink),
         mock.patch("os.fsync", watch.on_fsync),
         mock.patch("io.open", watch.on_open),
+        mock.patch("os.open", watch.on_os_open),
         mock.patch("shutil.copyfile", watch.on_copyfile),
     ):
         yield
