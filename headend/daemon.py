@@ -29,6 +29,7 @@ from headend.domain.errors import JournalDamaged
 from headend.domain.link import LinkSpec
 from headend.domain.meter import Event
 from headend.drivers.configured import ConfiguredSessions
+from headend.durable import make_folder
 from headend.journal import Base as JournalBase
 from headend.journal import Journal, JournalSettings
 from headend.liveness import status_line, watched
@@ -71,7 +72,7 @@ async def run_daemon(
     broker = None if config.feed is None else configured_broker(config)
     notifier = notifier or Notifier(None)
     # Readings are nobody else's business: a directory of our own making is closed to others.
-    config.data_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(config.data_path, mode=0o700)
     journal = await Journal.open(
         config.journal_path,
         clock=clock,

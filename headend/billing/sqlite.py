@@ -10,6 +10,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool, StaticPool
 
 from headend.billing.errors import BillingDatabaseError, DatabaseAway
 from headend.config.database_url import SqlitePlace
+from headend.durable import make_folder
 
 BUSY_TIMEOUT_MS = 5000
 _WRITER = (
@@ -37,7 +38,7 @@ class SqliteHome:
         if place.is_file:
             path = Path(place.path)
             if writes:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(path.parent)
             elif not path.exists():
                 msg = f"there is no database {path} yet: `headend billing run` makes it"
                 raise BillingDatabaseError(msg)

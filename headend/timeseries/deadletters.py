@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from headend.domain.clock import iso
+from headend.durable import make_folder, sync_folder
 
 SCHEMA = "dead_letter/1"
 BYTES_MAX = 8 * 1024 * 1024
@@ -73,11 +74,13 @@ class DeadLetters:
 
     def _write(self, found: Sequence[dict[str, object]]) -> bool:
         """Whether a new file was begun."""
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self.path.parent, mode=0o700)
         begins = self.path.exists() and self.path.stat().st_size >= BYTES_MAX
         if begins:
             self.path.replace(_older(self.path))
+            sync_folder(self.path.parent)  # before the name is used again
         data = b"".join(json.dumps(letter, ensure_ascii=False).encode() + b"\n" for letter in found)
+        is_new = not self.path.exists()
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         with open(descriptor, "r+b") as file:  # noqa: PTH123 - opened with its mode
             end = file.seek(0, os.SEEK_END)
@@ -92,6 +95,8 @@ class DeadLetters:
                 with suppress(OSError):
                     file.truncate(end)
                 raise
+        if is_new:
+            sync_folder(self.path.parent)
         return begins
 
 

@@ -22,6 +22,7 @@ class _Watch:
     def __init__(self, recorder: "Recorder") -> None:
         self.recorder = recorder
         self.unwritten: set[str] = set()  # opened for writing by Python, content not in the log
+        self.logged: dict[int, bytes] = dict(recorder.base.values())
         self.rename, self.replace, self.unlink = os.rename, os.replace, os.unlink
         self.fsync, self.open, self.copyfile = os.fsync, io.open, shutil.copyfile
         self.os_open = os.open
@@ -104,8 +105,12 @@ class _Watch:
             self.unwritten.discard(name)
             data = (self.recorder.root / name).read_bytes()
             file = self.recorder.file_of(name)
-            self.recorder.truncated(name, file, 0)
-            self.recorder.wrote(name, file, 0, data)
+            before = self.logged.get(file, b"")
+            if not data.startswith(before):
+                self.recorder.truncated(name, file, 0)
+                before = b""
+            self.recorder.wrote(name, file, len(before), data[len(before) :])
+            self.logged[file] = data
 
     def _may_fail(self, kind: str, name: str) -> None:
         if self.recorder.ask(kind, name) is not None:
