@@ -56,6 +56,7 @@ class Command:
 
 COMMANDS = (
     Command("demo", "demo", "a small simulated street with the real daemon and billing"),
+    Command("drill", "drill", "an outage on a simulated street, and what it costs"),
     Command("run", "run", "the daemon"),
     Command("reload", "reload", "have the running daemon take its configuration anew"),
     Command("check", "check", "validate a configuration and show what would run"),
