@@ -6,7 +6,7 @@ nothing. A wrong order of words and an address that is one off look alike; where
 tell them apart both are named, the one that explains more of it first.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -305,31 +305,39 @@ def _of_registers(came: _Came) -> tuple[Finding, ...]:
     telling = [one for one in came.registers() if one.point in TELLING]
     read = {one.point: _plain(came, one) for one in telling}
     wrong = [one for one in telling if not is_plausible(one.point, read[one.point])]
+    empty = [one for one in telling if read[one.point] is None]
     found: list[Finding] = []
+    if empty and not wrong and len(empty) < len(telling):  # a phase that is not there, or not so
+        found += _other_ways(came, telling, telling, read, enough=all)
     if wrong:
-        found += _other_ways(came, telling, wrong, read) or _scales(wrong, read)
+        found += _other_ways(came, telling, wrong, read, enough=any) or _scales(wrong, read)
         if not found:
             evidence = tuple(Evidence(one.point, _text(read[one.point]), "") for one in wrong)
             message = "values that no grid has, and no simple reason for it"
             found.append(Finding("implausible", message, "another profile", evidence))
     found += _signs(came)
-    return tuple(found if wrong else found + _ratios(came))
+    return tuple(found if found and (wrong or empty) else found + _ratios(came))
 
 
 def _other_ways(
     came: _Came,
     telling: Sequence[Register],
-    wrong: Sequence[Register],
+    needed: Sequence[Register],
     read: Mapping[str, Decimal | None],
+    *,
+    enough: Callable[[Iterable[bool]], bool],
 ) -> list[Finding]:
-    """Ways of reading under which all that can be looked at is plausible; the fullest first."""
+    """Ways of reading under which all that can be looked at is plausible; the fullest first.
+
+    `needed`: what must be among that, any of it or all.
+    """
     found: list[tuple[int, Finding]] = []
     for code, message, advice, way in _WAYS:
         values = {one.point: way(came, one) for one in telling}
         known = {point: value for point, value in values.items() if value is not None}
         if not known or not all(is_plausible(point, value) for point, value in known.items()):
             continue
-        if not any(one.point in known for one in wrong):
+        if not enough(one.point in known for one in needed):
             continue
         evidence = tuple(
             Evidence(point, _text(read[point]), _text(value)) for point, value in known.items()

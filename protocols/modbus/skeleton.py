@@ -51,6 +51,7 @@ def skeleton(dump: Iterable[DumpRun], *, name: str, device: str) -> str:
     """The text of a profile's file. Rows that are guesses say so; `profile_from` takes it when
     anything was guessed, else the list of registers is empty and it is told so there.
     """
+    device = "".join(char if char.isprintable() else " " for char in device)
     runs = sorted(dump, key=lambda run: (run.function, run.address))
     guessed = {run: _guess(run) for run in runs}
     rows = [one for found in guessed.values() for one in found]
@@ -131,6 +132,8 @@ def _frequency(run: DumpRun, way: _Way, taken: set[int]) -> Register | None:
             value = _value(run, one)
             if value is None or not taken.isdisjoint(range(one.address, one.end)):
                 continue
+            if taken and (one.address - min(taken)) % one.words:
+                continue  # numbers of two words stand side by side with the others
             if min(abs(value - 50), abs(value - 60)) <= 1:
                 found.append(one)
         if len(found) == 1 and (way.type == "float32" or scale != "1"):
@@ -196,5 +199,4 @@ def _readings(run: DumpRun, at: int) -> str:
 
 
 def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(char if char.isprintable() else " " for char in escaped) + '"'
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
