@@ -70,6 +70,7 @@ class BusFacts:
     jobs: int
     retries: int
     overruns: int
+    parity_seen: bool  # the port shows bytes with parity errors
 
     @property
     def meters(self) -> int:

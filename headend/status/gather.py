@@ -193,6 +193,7 @@ class Gatherer:
                     jobs=0 if poller is None else poller.counts.jobs,
                     retries=0 if poller is None else poller.counts.retries,
                     overruns=0 if poller is None else poller.counts.overruns,
+                    parity_seen=daemon.buses[name].parity_seen,
                 )
             )
         return found

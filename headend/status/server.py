@@ -17,6 +17,7 @@ from importlib.resources import files
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from headend import __version__
 from headend.bus import BusState
@@ -90,7 +91,7 @@ class StatusServer:
     async def _serve(self) -> None:
         runner = web.AppRunner(
             self._application(), access_log=None, keepalive_timeout=KEEP_ALIVE_S,
-            handle_signals=False,
+            handle_signals=False, logger=_http_log(),
         )  # fmt: skip
         await runner.setup()
         try:
@@ -261,6 +262,21 @@ class StatusServer:
 
     async def _in_thread(self, make: Callable[[], bytes]) -> bytes:
         return await asyncio.get_running_loop().run_in_executor(self._renderer, make)
+
+
+def _http_log() -> logging.Logger:
+    """Where aiohttp tells what goes wrong in our handlers. Bytes that are no HTTP are not worth a
+    line: anybody could fill the log with them.
+    """
+    logger = logging.getLogger("headend.status.http")
+    if not logger.filters:
+        logger.addFilter(_no_bad_requests)
+    return logger
+
+
+def _no_bad_requests(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError)
 
 
 async def _end_old_connections(runner: web.AppRunner) -> None:
