@@ -176,6 +176,11 @@ class World:
         assert await self._process.wait() == 0, self.log()
 
     @property
+    def started(self) -> bool:
+        """Whether there is a process."""
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
