@@ -107,6 +107,11 @@ def test_what_the_units_name_is_what_is_installed():
         (start,) = settings(name)["ExecStart"]
         assert start.startswith("/usr/bin/env /opt/headend/current/bin/headend ")
         assert start.endswith("run --config /etc/headend/headend.yaml")
+    (reload,) = settings("headend")["ExecReload"]
+    (start,) = settings("headend")["ExecStart"]
+    assert reload == start.replace(" run ", " reload ")
+    # Billing takes no other configuration while it runs: systemctl reload says so itself.
+    assert "ExecReload" not in settings("headend-billing")
 
 
 def test_users_and_directories_are_made_from_the_snippets(tmp_path):
