@@ -27,6 +27,7 @@ from typing import IO, Any, TypeVar, cast
 import msgspec
 
 from headend.domain.errors import HeadendError
+from headend.durable import sync_folder
 
 MANIFEST = "manifest.json"
 MANIFEST_SCHEMA = "backup_manifest/1"
@@ -393,15 +394,6 @@ def sha256_of(path: Path) -> str:
     """A file's SHA-256 as `sha256sum` prints it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync_folder(folder: Path) -> None:
-    """What was renamed, linked or removed in a folder stays so."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def give_to_owner(path: Path, folder: Path) -> None:

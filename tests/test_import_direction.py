@@ -11,7 +11,8 @@ ROOT = Path(__file__).parent.parent
 # Rooms of `headend` in order; those in one tuple may not import each other.
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("domain",),
-    ("supervisor", "notify", "archive", "durable", "logs"),
+    ("supervisor", "notify", "durable", "logs"),
+    ("archive",),
     ("config",),
     ("vee", "messages"),
     ("transport",),

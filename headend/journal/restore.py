@@ -25,10 +25,10 @@ from headend.archive import (
     is_database,
     read_manifest,
     snapshot,
-    sync_folder,
 )
 from headend.domain.clock import Clock, from_iso, iso
 from headend.domain.errors import PolicyError
+from headend.durable import sync_folder
 from headend.journal import schema
 from headend.journal.backup import KIND, LETTERS, MEMBER, facts_of
 from headend.journal.errors import SchemaNewer
