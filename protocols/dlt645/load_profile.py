@@ -109,8 +109,9 @@ class LoadShape:
     """How a make writes its records: the meter's side, and what a profile of a meter says.
 
     `separators`: `all`; in the reply for one class also `no_leading` (the AA of the empty classes
-    before it are left out) or `data_only` (those behind it too). `year_first`: the time is stored from the year on. `count`: what n counts,
-    the bytes from the time to the last AA, or the whole record.
+    before it are left out) or `data_only` (those behind it too). `year_first`: the time is stored
+    from the year on. `count`: what n counts, the bytes from the time to the last AA, or the whole
+    record.
     """
 
     separators: Literal["all", "no_leading", "data_only"] = "all"

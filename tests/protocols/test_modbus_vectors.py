@@ -9,9 +9,16 @@ from modbus_samples import READS, answers, asked, events, feeds, frames, raw_of,
 
 from protocols.errors import BadContent, ErrorReply
 from protocols.framing import FrameFound, Framer, Match
+from protocols.modbus.adu import parse_rtu, parse_tcp
 from protocols.modbus.decode import decode
 from protocols.modbus.device import build_reply, parse_request, request_delimiter
-from protocols.modbus.master import EXCEPTIONS, delimiter_for, match, reply_registers
+from protocols.modbus.master import (
+    EXCEPTIONS,
+    delimiter_for,
+    match,
+    read_request,
+    reply_registers,
+)
 from protocols.modbus.profile import raw_register
 
 REQUESTS = [one for one in vectors() if one["kind"] == "request" and one["fc"] in READS]
@@ -182,6 +189,26 @@ def test_a_reply_with_a_byte_count_that_contradicts_its_length_settles_a_tcp_req
     with pytest.raises(BadContent) as caught:
         reply_registers(request, raw_of(sample))
     assert caught.value.code == "wrong_count"
+
+
+@pytest.mark.parametrize("name", ["rtu-wr-fc16", "rtu-exc1", "tcp-exc1"])
+def test_frames_of_functions_that_are_not_used_are_whole_and_answer_nothing(name: str) -> None:
+    sample = vector(name)
+    raw = raw_of(sample)
+    if is_tcp(sample):
+        unit, pdu = (frame := parse_tcp(raw)).unit, frame.pdu
+        assert frame.transaction == sample["tid"]
+    else:
+        unit, pdu = (line := parse_rtu(raw)).unit, line.pdu
+        assert line.crc_ok is sample["checksum_ok"]
+    assert unit == sample["unit"]
+    assert pdu[0] & 0x7F == sample["fc"]
+    if sample["verdict"] == "exception":
+        assert pdu[0] & 0x80
+        assert pdu[1] == sample["exception"]
+    request = read_request(unit, 3, 0, 2, transaction=sample.get("tid"))
+    for pieces in feeds(raw):
+        assert all(kind not in (Match.REPLY, Match.REFUSAL) for kind, _ in answers(request, pieces))
 
 
 def test_every_read_of_the_collection_is_looked_at() -> None:
