@@ -20,6 +20,7 @@ T = TypeVar("T")
 # the journal and the local socket lie in `data`. `control`: what may be written to meters begins
 # and ends with a process that somebody started, not with a signal.
 RESTART_SECTIONS = frozenset({"headend", "control"})
+NO_RESTART = frozenset({"headend.alarms"})
 # Without this section every consumer would lose its stream: more likely half a file than a wish.
 RESTART_WHEN_REMOVED = frozenset({"feed"})
 _SECTIONS = ("headend", "retention", "feed", "billing", "status", "control")
@@ -204,7 +205,8 @@ def _needs_restart(old: Config, new: Config, sections: Mapping[str, Change]) -> 
         if change.what == "removed" and name in RESTART_WHEN_REMOVED:
             yield name
         if name in RESTART_SECTIONS:
-            yield from (f"{name}.{key}" for key in change.keys)
+            keys = (f"{name}.{key}" for key in change.keys)
+            yield from (key for key in keys if key not in NO_RESTART)
     if old.base != new.base:  # every relative path starts from there
         yield "the directory of the file"
     # A section that a later version brings is not taken for one that is understood here.

@@ -104,6 +104,7 @@ def test_another_order_of_meters_is_no_change(edit):
         ),
         ("telemetry_days: 30", "telemetry_days: 31", ["retention changed: telemetry_days"]),
         ("127.0.0.1:1883", "127.0.0.1:1884", ["feed changed: broker"]),
+        ("data: ./data}", "data: ./data, alarms: {port_s: 77}}", ["headend changed: alarms"]),
         (
             "events]}\n",
             "events]}\n    - {name: second, classes: [events]}\n",

@@ -17,6 +17,8 @@ from reload_world import (
 from headend.domain.clock import from_iso
 from headend.domain.due import DueState
 from simulators.serve import PtyServer
+from tests.support.http import call
+from tests.support.mosquitto import free_port
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(180)
@@ -174,6 +176,28 @@ async def test_a_meter_on_another_bus_is_read_there_without_a_lost_cycle(street:
             "read", "--config", str(street.file), "--meter", "M-5", IMPORT
         )
         assert code == 0, out + err
+
+
+async def test_the_status_page_moves_and_goes(street: World):
+    one, other = free_port(), free_port()
+
+    async def answers(port: int) -> bool:
+        try:
+            return (await asyncio.to_thread(call, port, "GET", "/metrics")).status == 200
+        except OSError:
+            return False
+
+    async with street.untouched("M-1"):
+        for port, gone in ((one, other), (other, one)):
+            street.text.sections["status"] = f'{{bind: "127.0.0.1:{port}"}}'
+            street.write()
+            await street.reloads()
+            await eventually(lambda port=port: answers(port), timeout_s=WAIT_S, every_s=0.1)
+            assert not await answers(gone)
+        del street.text.sections["status"]
+        street.write()
+        await street.reloads()
+        assert not await answers(other)
 
 
 async def test_signals_that_come_one_after_the_other_are_all_served(street: World):
