@@ -74,6 +74,7 @@ def summary(config: Config) -> dict[str, Any]:
             {"database": section.known_as, "kind": section.kind, "url": section.url}
             for section in config.timeseries
         ],
+        "status": None if config.status is None else config.status.bind,
         "notes": _notes(config, on_bus),
     }
 
@@ -107,12 +108,9 @@ def _notes(config: Config, on_bus: Counter[str]) -> list[str]:
             notes.append(f"bus {name} has no meters")
     if config.feed is None:
         notes.append("there is no feed: readings stay in the journal")
-    notes += [f"{key} is checked, but this version does not run it" for key in _not_run(config)]
+    if config.status is not None and config.status.allow_plaintext:
+        notes.append(f"whoever reaches {config.status.bind} sees the status page")
     return notes
-
-
-def _not_run(config: Config) -> list[str]:
-    return [key for key in ("status",) if getattr(config, key)]
 
 
 def _error(error: ConfigError) -> dict[str, Any]:
@@ -145,6 +143,8 @@ def _print(shown: dict[str, Any]) -> None:
         print(f"feed: {shown['broker']} to {'; '.join(consumers) or 'nobody'}")
     for series in shown["timeseries"]:
         print(f"time series: {series['url']} ({series['kind']}, {series['database']})")
+    if shown["status"]:
+        print(f"status page: http://{shown['status']}/")
     for note in shown["notes"]:
         say(f"note: {note}")
 

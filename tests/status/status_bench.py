@@ -72,6 +72,7 @@ class Running:
     loop: asyncio.AbstractEventLoop
     street: Street
     meters: list[str] = field(default_factory=list)
+    sunny: str = ""  # a meter with panels behind it
 
     def call(self, make: Callable[[], Awaitable], timeout_s: float = 30.0):
         """What a coroutine on the daemons' loop gives."""
@@ -135,7 +136,8 @@ class Bench:
             ill = await self._ill(stack, zone)
             self._running = Running(
                 well, ill, asyncio.get_running_loop(), street,
-                [meter.asset_id for meter in plan.meters],
+                sorted(meter.asset_id for meter in plan.meters),
+                next(m.asset_id for m in plan.meters if m.has_pv and m.profile is None),
             )  # fmt: skip
             self._up.set()
             await self._stop.wait()

@@ -80,7 +80,7 @@ def readers(browser: Browser) -> Iterator[dict[str, Reader]]:
 
 def path_of(bench: Running, who: str, page: str) -> str:
     daemon = getattr(bench, who)
-    meter = bench.meters[1] if who == "well" else "M-%3Cb%3E&1"
+    meter = bench.sunny if who == "well" else "M-%3Cb%3E&1"
     path = {"overview": "/", "meter": f"/meters/{meter}"}.get(page, f"/{page}")
     return daemon.url + path
 

@@ -16,7 +16,8 @@ from headend.domain.due import DueState
 from headend.journal import JournalReader
 from headend.status.server import REQUESTS_MAX
 
-SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
+ROOT = Path(__file__).parents[2]
+SCHEMAS = ROOT / "docs" / "schemas"
 PROMTOOL = "/usr/bin/promtool"
 
 
@@ -233,13 +234,13 @@ def test_the_list_of_meters_comes_in_pages_that_hold_each_once(bench):
 
 
 def test_what_was_last_read_well_is_shown_import_and_export_apart(bench):
-    meter = bench.meters[1]
+    meter = bench.sunny
     body = ask(f"{bench.well.url}/meters?q={meter}&lang=en")[2].decode()
     shown = re.findall(r'<td class="num">([0-9.]+)</td>', body)
     truth = bench.street.truth(meter)
     assert abs(float(shown[0]) - float(truth["active_import_total"].shown)) < 0.1
     assert abs(float(shown[1]) - float(truth["active_export_total"].shown)) < 0.1
-    assert shown[0] != shown[1]
+    assert 0 < float(shown[1]) != float(shown[0])
 
 
 def test_too_many_at_once_are_sent_away_and_served_again_afterwards(bench):
@@ -264,3 +265,13 @@ def test_too_many_at_once_are_sent_away_and_served_again_afterwards(bench):
     assert set(statuses) <= {200, 503}
     assert statuses.count(200) >= REQUESTS_MAX
     assert ask(bench.well.url + "/")[0] == 200
+
+
+def test_every_metric_that_an_alert_asks_for_is_told(bench):
+    """A rule on a name that is not there would never fire."""
+    rules = (ROOT / "config" / "prometheus" / "headend.rules.yaml").read_text()
+    expressions = "\n".join(line for line in rules.splitlines() if "headend_" in line)
+    asked = set(re.findall(r"\bheadend_[a-z_]+", expressions))
+    told = {name.partition("{")[0] for name in samples(bench.ill.url)}
+    assert asked
+    assert asked <= told
