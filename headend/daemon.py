@@ -149,6 +149,7 @@ async def _stand_up(
         meters=registry.all,
         told=await journal.meter_events(alarms.KINDS),
         settings=outage_settings(config.headend.alarms),
+        journalled=lambda: journal.meter_events(alarms.KINDS),
     )
     bases = await journal.bases()
     since_ms = clock.now_ms() - int(SETTLED_LOOK_BACK.total_seconds() * 1000)
@@ -167,6 +168,7 @@ async def _stand_up(
         rules=RuleSet(),
         not_before_ms=keeper.begun_ms,
     )
+    outages.held = lambda: engine.held
     parts = Parts(config, clock, journal, registry, engine, buses, supervisor, outages)
     assembly = Assembly(parts, plans, opener, sessions, links)
     await assembly.start_retention(config)

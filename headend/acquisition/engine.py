@@ -130,6 +130,11 @@ class Engine:
             Event("alarm", self._clock.now_ms(), {"alarm": name, **fields})
         )
 
+    @property
+    def held(self) -> frozenset[tuple[str, str]]:
+        """Meter and point of every register that is held: its alarm stands as long as this."""
+        return self._reader.held
+
     def last_good(self, meter_id: str, point: str) -> Base | None:
         """The last good value of a register of a meter, with its instant; None without one."""
         return self._reader.last_good(meter_id, point)

@@ -167,6 +167,11 @@ class MeterReader:
             turn = self._turns[meter] = asyncio.Lock()
         return turn
 
+    @property
+    def held(self) -> frozenset[tuple[str, str]]:
+        """Meter and point of every register that is held until somebody decides."""
+        return frozenset(self._anchors)
+
     def left(self, meter: str) -> None:
         """This meter no longer hangs there: nothing more is read under its name."""
         self._left.add(meter)
@@ -354,6 +359,8 @@ class MeterReader:
         base = self._bases.get(key)
         if base is None or reading.time_ms >= base.time_ms:
             self._bases[key] = Base(reading.value, reading.time_ms)
+            if self._anchors:
+                self._anchors.pop(key, None)  # a believable value has followed
         return True
 
     def _judgement(self, meter: Meter, result: PointResult) -> Judgement:

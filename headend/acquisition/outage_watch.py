@@ -7,15 +7,15 @@ decided before it is: alarms reach the journal in order, and none is lost or dou
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from headend.acquisition.meter_reader import MeterSession
+from headend.acquisition.meter_reader import REGISTER_HELD, MeterSession
 from headend.acquisition.outage_state import CLEAR_S_MAX, TOGETHER_S, OutageSettings, Seen
 from headend.acquisition.outages import Outages
 from headend.bus import BusState, BusStatistics, Priority
 from headend.config.sections.headend import AlarmsSection
-from headend.domain.alarms import RAISED, alarm_kind, subject_of
+from headend.domain.alarms import CLEARED, RAISED, alarm_kind, standing, subject_of
 from headend.domain.clock import Clock
 from headend.domain.errors import (
     BadReply,
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 STEP_S = 5.0
 RETRY_S = 5.0
 CLOCK_JUMP_S = 10.0
+HELD_EVERY_S = 60.0
 CLOCK_JUMP = "clock_jump"
 _AWAY = frozenset({BusState.GONE, BusState.BUSY})
 
@@ -97,13 +98,19 @@ class OutageWatch:
         meters: Callable[[], Iterable[Meter]],
         told: Iterable[Event] = (),
         settings: OutageSettings | None = None,
+        journalled: Callable[[], Awaitable[Sequence[Event]]] | None = None,
         step_s: float = STEP_S,
     ) -> None:
+        """`told`: alarms and clearings in the journal; `journalled` asks for them again."""
         self._append = append
         self._clock = clock
         self._buses = buses
         self._meters = meters
+        self._journalled = journalled
         self._step_s = step_s
+        # The registers that are held now; set when there is somebody who knows.
+        self.held: Callable[[], Collection[tuple[str, str]]] | None = None
+        self._held_at_s = clock.monotonic()
         self.outages = Outages(settings)
         self._look()
         self.outages.restore(told, clock.monotonic())
@@ -142,6 +149,7 @@ class OutageWatch:
         self._unwritten = self.outages.step(self._clock.monotonic(), self._clock.now_ms())
         jump = self._jumps.look()
         self._unwritten += [] if jump is None else [jump]
+        self._unwritten += await self._decided()
         for event in self._unwritten:
             _tell(event)
         await self._write()
@@ -159,6 +167,29 @@ class OutageWatch:
                 self.outages.port(name, opens, f"port {state}", now_s, is_there=False)
             elif state is BusState.OPEN:
                 self.outages.port(name, opens, "", now_s, is_there=True)
+
+    async def _decided(self) -> list[Event]:
+        """Clearings of held registers: a believable value followed, or the meter has gone."""
+        now_s = self._clock.monotonic()
+        if self.held is None or self._journalled is None or now_s - self._held_at_s < HELD_EVERY_S:
+            return []
+        self._held_at_s = now_s
+        try:
+            told = standing(await self._journalled())
+        except JournalError as error:
+            log.warning("held registers were not looked up: %s", error)
+            return []
+        held = self.held()
+        events = []
+        for alarm in told:
+            if alarm.name != REGISTER_HELD:
+                continue
+            key = (str(alarm.fields.get("meter")), str(alarm.fields.get("point")))
+            if key not in held:
+                fields = {"alarm": REGISTER_HELD, "meter": key[0], "point": key[1]}
+                fields["reason"] = "a believable value followed, or another meter hangs there"
+                events.append(Event(CLEARED, self._clock.now_ms(), fields))
+        return events
 
     async def _write(self) -> None:
         while self._unwritten:

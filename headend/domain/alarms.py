@@ -119,6 +119,20 @@ def standing(events: Iterable[Event]) -> list[StandingAlarm]:
     return sorted(alarms, key=lambda a: (_ORDER[a.severity], a.since_ms, a.name, a.subject))
 
 
+def raised_and_standing(events: Iterable[Event]) -> set[int]:
+    """The places, from 0, of the events that raised what stands: without them it would be lost."""
+    places: dict[tuple[str, str], set[int]] = {}
+    for place, event in enumerate(events):
+        if event.kind not in KINDS or not alarm_kind(str(event.fields.get("alarm"))).stands:
+            continue
+        key = (str(event.fields.get("alarm")), subject_of(event))
+        if event.kind == RAISED:
+            places.setdefault(key, set()).add(place)
+        else:
+            places.pop(key, None)
+    return {place for some in places.values() for place in some}
+
+
 def happened(events: Iterable[Event], *, since_ms: int = 0) -> list[Event]:
     """The alarms that only tell what has happened, from an instant on, the newest first."""
     told = [

@@ -11,6 +11,7 @@ from decimal import Decimal
 
 import msgspec
 
+from headend.domain import alarms
 from headend.domain.clock import iso
 from headend.domain.due import DuePoint, DueState, local_day
 from headend.domain.exchange import Exchange, Outcome
@@ -352,10 +353,22 @@ def _drop_lists(group: Group, limit: int) -> None:
     for number in sorted(state.tables.get("d", ())):
         if number < limit and day_of(number) in closed:
             _drop(group, "d", number)
-    execute(
-        "DELETE FROM events WHERE kind IN ('alarm', 'alarm_cleared') AND recorded_ms<?",
-        (limit * DAY_MS,),
-    )
+    _drop_alarms(group, limit * DAY_MS)
+
+
+def _drop_alarms(group: Group, before_ms: int) -> None:
+    """Old alarms and clearings; one that stands is kept, however old: it is not over."""
+    rows = group.connection.execute(
+        "SELECT id, kind, at_ms, fields, recorded_ms FROM events WHERE kind IN (?,?)"
+        " ORDER BY at_ms, id",
+        alarms.KINDS,
+    ).fetchall()
+    events = [Event(kind, at_ms, msgspec.json.decode(fields)) for _, kind, at_ms, fields, _ in rows]
+    kept = alarms.raised_and_standing(events)
+    old = [
+        (row[0],) for number, row in enumerate(rows) if row[4] < before_ms and number not in kept
+    ]
+    group.connection.executemany("DELETE FROM events WHERE id=?", old)
 
 
 def _expire_overdue(group: Group) -> None:
