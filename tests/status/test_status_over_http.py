@@ -269,7 +269,7 @@ def test_too_many_at_once_are_sent_away_and_served_again_afterwards(bench):
 
 def test_every_metric_that_an_alert_asks_for_is_told(bench):
     """A rule on a name that is not there would never fire."""
-    rules = (ROOT / "config" / "prometheus" / "headend.rules.yaml").read_text()
+    rules = (ROOT / "config" / "prometheus" / "headend.rules.yml").read_text()
     expressions = "\n".join(line for line in rules.splitlines() if "headend_" in line)
     asked = set(re.findall(r"\bheadend_[a-z_]+", expressions))
     told = {name.partition("{")[0] for name in samples(bench.ill.url)}
