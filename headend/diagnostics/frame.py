@@ -13,6 +13,7 @@ from protocols.modbus.segments import good_bytes, looks_like_modbus
 
 if TYPE_CHECKING:
     from protocols.dlt645.functions import Edition
+    from protocols.dlt645.profile import MeterProfile
     from protocols.modbus.register import DeviceProfile
 
 PROTOCOLS = ("auto", "dlt645-2007", "dlt645-1997", "modbus-rtu", "modbus-tcp")
@@ -71,24 +72,43 @@ def explain_text(
     *,
     protocol: str = "auto",
     lang: str = "en",
-    profile: "DeviceProfile | None" = None,
+    profile: "DeviceProfile | MeterProfile | None" = None,
     request: str | None = None,
 ) -> list[dict[str, Any]]:
     """The `frame/1` objects of a paste. `protocol` is one of PROTOCOLS.
 
-    `profile` and `request` (hex of the read request that the frames answer) are of Modbus; with
-    `auto` they decide for it. NoHexError; NotARequestError.
+    `profile`: of a Modbus device, or of a model of DL/T 645 meter. `request` (hex of the read
+    request that the frames answer) is of Modbus. With `auto` they decide for their protocol.
+    NoHexError; NotARequestError.
     """
     asked = None if request is None else _request_bytes(request)
-    is_modbus = protocol.startswith("modbus") or profile is not None or asked is not None
-    if protocol == "auto" and not is_modbus:
+    device, meter = _told_apart(profile)
+    is_modbus = protocol.startswith("modbus") or device is not None or asked is not None
+    if protocol == "auto" and not is_modbus and meter is None:
         return _explain_any(text, lang)
     if protocol.startswith("dlt645") or not is_modbus:
-        edition: Edition = "dlt645-1997" if protocol == "dlt645-1997" else "dlt645-2007"
-        return explain_dlt645(bytes_from_text(text), lang=lang, edition=edition)
+        edition = _edition(protocol, meter)
+        data = bytes_from_text(text)
+        return explain_dlt645(data, lang=lang, edition=edition, profile=meter)
     tcp = None if protocol == "auto" else protocol == "modbus-tcp"
     data = bytes_from_text(text, any_start=True)
-    return explain_modbus(data, lang=lang, tcp=tcp, profile=profile, request=asked)
+    return explain_modbus(data, lang=lang, tcp=tcp, profile=device, request=asked)
+
+
+def _told_apart(
+    profile: "DeviceProfile | MeterProfile | None",
+) -> "tuple[DeviceProfile | None, MeterProfile | None]":
+    if profile is None:
+        return None, None
+    from protocols.dlt645.profile import MeterProfile  # noqa: PLC0415 - for those who have one
+
+    return (None, profile) if isinstance(profile, MeterProfile) else (profile, None)
+
+
+def _edition(protocol: str, meter: "MeterProfile | None") -> "Edition":
+    if protocol == "auto" and meter is not None:
+        return meter.edition
+    return "dlt645-1997" if protocol == "dlt645-1997" else "dlt645-2007"
 
 
 def _request_bytes(text: str) -> bytes:

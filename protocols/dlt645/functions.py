@@ -4,7 +4,8 @@ Used to explain frames; nothing here builds or sends one. A code's low five bits
 D7 says the meter speaks, D6 that it refuses, D5 that more follows.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 Edition = Literal["dlt645-2007", "dlt645-1997"]
@@ -21,13 +22,17 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """One function of an edition."""
+    """One function of an edition.
+
+    `requests`: how requests of some lengths are cut otherwise.
+    """
 
     en: str
     zh: str
     request: tuple[Cut, ...] = ()
     reply: tuple[Cut, ...] = ()
     refusal: tuple[Cut, ...] = (Cut("error", 1),)
+    requests: Mapping[int, tuple[Cut, ...]] = field(default_factory=dict)
 
 
 _DI4, _DI2 = Cut("identifier", 4), Cut("identifier", 2)
@@ -61,6 +66,10 @@ FUNCTIONS_2007: dict[int, Function] = {
         "读后续数据",
         (_DI4, Cut("sequence", 1)),
         (_DI4, _VALUE, Cut("sequence", 1)),
+        requests={
+            6: (_DI4, Cut("count", 1), Cut("sequence", 1)),
+            11: (_DI4, Cut("count", 1), Cut("from_time", 5), Cut("sequence", 1)),
+        },
     ),
     0x13: Function("read address", "读通信地址", (), _ADDRESS),
     0x14: Function("write data", "写数据", (_DI4, *_PASSWORD, _OPERATOR, _VALUE)),
@@ -121,7 +130,7 @@ def cut(control: int, data: bytes, edition: Edition) -> list[tuple[Cut, bytes]]:
     """
     function = function_of(control, edition)
     if control & 0x80 == 0:
-        plan = function.request
+        plan = function.requests.get(len(data), function.request)
     else:
         plan = function.refusal if control & 0x40 else function.reply
     pieces: list[tuple[Cut, bytes]] = []
