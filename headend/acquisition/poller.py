@@ -2,7 +2,8 @@
 
 At most one job of a meter and plan line waits: when the next instant comes before the last one
 was read, the older one is counted as `overrun` and skipped, never piled up. A job that fails is
-tried again with back-off for as long as its instant can still be served.
+tried again with back-off for as long as its instant can still be served. Where a round does not fit
+into its interval, the meter that has waited longest goes first: none is left out for good.
 
 When meters or plans change, what is known of a meter's work is carried over: a line that stays is
 neither read again nor left out, and an instant that waits is still served.
@@ -32,6 +33,8 @@ RETRY_FIRST_MS = 5_000
 RETRY_MAX_MS = 300_000
 FREEZE_SERVED_MS = DAY_MS  # a daily freeze can be fetched until the next one is taken
 WAIT_MAX_S = 30.0
+CLOCK_BACK_MS = 10_000  # a clock that goes back by more was set
+NO_ROOM = "no_room"
 
 
 @dataclass(slots=True)
@@ -111,6 +114,8 @@ class Poller:
         # due_ms, order on the bus, meter, index of the entry in its plan, entry
         self._upcoming: list[tuple[int, int, str, int, PlanEntry]] = []
         self._plan_first = plan_first
+        self._now_ms = 0  # the latest time seen
+        self._served: dict[str, int] = {}  # meter: the number of the job that was its last
         self._wake = asyncio.Event()
         self._may_go_on = asyncio.Event()
         self._may_go_on.set()
@@ -159,6 +164,7 @@ class Poller:
         self._upcoming = [line for line in self._upcoming if line[2] not in upcoming]
         heapq.heapify(self._upcoming)
         self._ready = {slot: job for slot, job in self._ready.items() if slot[0] not in jobs}
+        self._served = {meter: n for meter, n in self._served.items() if meter not in jobs}
         return {meter: Carried(upcoming[meter], jobs[meter]) for meter in meters}
 
     def take_over(self, carried: Mapping[str, Carried]) -> None:
@@ -188,6 +194,7 @@ class Poller:
     def replaced(self, old: str, new: str) -> None:
         """A meter was exchanged: what can still be served is its successor's to read."""
         self._ready = {slot: job for slot, job in self._ready.items() if slot[0] != old}
+        self._served.pop(old, None)
         self._upcoming = [line for line in self._upcoming if line[2] != old]
         heapq.heapify(self._upcoming)
         for order, meter in enumerate(self._registry.on_bus(self.bus)):
@@ -224,6 +231,9 @@ class Poller:
         except JournalFull:
             # What was read is not accepted and stays due; the disk needs time, not more reads.
             job.not_before_ms = self._clock.now_ms() + RETRY_FIRST_MS
+            job.tries += 1
+            refused = [(DueKey(job.meter, point, job.due_ms), NO_ROOM) for point in job.points]
+            await self._journal.due_failed_many(refused)
 
     # -- planning
 
@@ -251,6 +261,9 @@ class Poller:
     async def _release(self) -> None:
         """Move what has become due into the ready set; count what it pushes out."""
         now_ms = self._clock.now_ms()
+        if now_ms < self._now_ms - CLOCK_BACK_MS:
+            self._clock_was_set_back(now_ms)
+        self._now_ms = now_ms
         failed: list[tuple[DueKey, str]] = []
         while self._upcoming and self._upcoming[0][0] <= now_ms:
             due_ms, order, meter_id, index, entry = heapq.heappop(self._upcoming)
@@ -274,10 +287,24 @@ class Poller:
                     failed += [(DueKey(job.meter, p, job.due_ms), "overrun") for p in job.points]
         await self._journal.due_failed_many(failed)
 
+    def _clock_was_set_back(self, now_ms: int) -> None:
+        """Go on from now: instants that come again are read again, none is waited for in vain."""
+        lines = self._upcoming
+        self._upcoming = []
+        for due_ms, order, meter, index, entry in lines:
+            self._push_next(meter, index, entry, min(due_ms, now_ms), order)
+        self._ready = {slot: job for slot, job in self._ready.items() if job.due_ms <= now_ms}
+        log.warning("bus=%s the clock was set back: planned anew", self.bus)
+
     def _next_job(self) -> Job | None:
         now_ms = self._clock.now_ms()
         ready = [job for job in self._ready.values() if job.not_before_ms <= now_ms]
-        return min(ready, key=lambda job: (job.tries > 0, job.due_ms), default=None)
+        served = self._served
+        return min(
+            ready,
+            key=lambda job: (job.tries > 0, job.due_ms, served.get(job.meter, 0)),
+            default=None,
+        )
 
     async def _wait(self) -> None:
         now_ms = self._clock.now_ms()
@@ -298,6 +325,7 @@ class Poller:
     async def _work(self, job: Job) -> None:
         meter = self._registry.get(job.meter)
         self.counts.jobs += 1
+        self._served[job.meter] = self.counts.jobs
         self.counts.retries += job.tries > 0
         wanted = [Wanted(point, job.due()) for point in job.points]
         last_ms = job.serves_until_ms - self._clock.now_ms()
