@@ -16,7 +16,7 @@ from protocols.modbus.decode import decode, encode
 from protocols.modbus.delimiter import COUNT_MAX
 from protocols.modbus.device import read_reply_pdu, refused_by_protocol
 from protocols.modbus.master import ReadRequest
-from protocols.modbus.register import FLOATS, SIGNED, DeviceProfile, Register
+from protocols.modbus.register import FLOATS, SIGNED, TEXTS, DeviceProfile, Register
 from protocols.quantities import quantity
 from simulators.faults import Asked, Fault, seeded
 from simulators.measured import Register as Truth
@@ -296,6 +296,8 @@ class ModbusDevice:
     ) -> tuple[int, ...]:
         """What the register holds; of what the device does not have, its way to say so."""
         if exact is None:
+            if register.type in TEXTS:
+                return encode(register, None)
             says_so = register.missing or register.type in FLOATS
             if says_so and (self.profile.gaps != "ok" or self.profile.filler is None):
                 return encode(register, None)

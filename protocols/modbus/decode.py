@@ -99,8 +99,11 @@ def _raw_bytes(register: Register, words: Sequence[int]) -> bytes:
 
 
 def _text(raw: bytes) -> str | None:
-    """Printable ASCII, filled up with NUL or spaces; None when there is nothing else."""
-    plain = raw.strip(b"\x00 ")
+    """Printable ASCII, filled up with NUL or spaces; None when there is nothing else.
+
+    All ones, too: that is what devices fill a text with that they do not have.
+    """
+    plain = raw.strip(b"\x00 ") if raw.strip(b"\xff") else b""
     for offset, byte in enumerate(plain):
         if not 0x20 <= byte < 0x7F:
             raise BadContent(
