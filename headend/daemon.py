@@ -24,7 +24,7 @@ from headend.assembly import Assembly, consumer_specs, make_bus, read_plans
 from headend.commands import Parts, commands
 from headend.config import Config
 from headend.domain import alarms
-from headend.domain.clock import Clock, SystemClock
+from headend.domain.clock import Clock
 from headend.domain.errors import JournalDamaged
 from headend.domain.link import LinkSpec
 from headend.domain.meter import Event
@@ -33,6 +33,7 @@ from headend.durable import make_folder
 from headend.journal import Base as JournalBase
 from headend.journal import Journal, JournalSettings
 from headend.liveness import status_line, watched
+from headend.machine_clock import machine_clock
 from headend.messages.configured import configured_broker
 from headend.notify import Notifier, Watchdog
 from headend.reload import Reloader
@@ -67,7 +68,7 @@ async def run_daemon(
     bytes of the journal's disk. `stood_up` is given the parts as soon as they are there. Whenever
     `reload` is set the configuration is read again from `config_file` (default: where it was).
     """
-    clock = clock or SystemClock()
+    clock = clock or machine_clock()
     # Before anything is opened: a file of the feed's identity that cannot be used.
     broker = None if config.feed is None else configured_broker(config)
     notifier = notifier or Notifier(None)

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 # Rooms of `headend` in order; those in one tuple may not import each other.
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("domain",),
-    ("supervisor", "notify", "durable", "logs"),
+    ("supervisor", "notify", "durable", "logs", "machine_clock"),
     ("archive",),
     ("config",),
     ("vee", "messages"),

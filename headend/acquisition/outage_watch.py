@@ -26,6 +26,7 @@ from headend.domain.errors import (
     PortGone,
     Refused,
 )
+from headend.domain.kept_clock import KeptClock
 from headend.domain.meter import Event, Meter
 from headend.drivers import PointResult
 from protocols.errors import ProtocolError
@@ -203,10 +204,11 @@ class OutageWatch:
 
 
 class ClockJumps:
-    """The wall clock against the monotonic one, from one look to the next."""
+    """The machine's wall clock against its monotonic one, from one look to the next."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._machine = clock.machine if isinstance(clock, KeptClock) else clock
         self._offset_s = self._difference()
 
     def look(self) -> Event | None:
@@ -224,7 +226,7 @@ class ClockJumps:
         return Event(RAISED, self._clock.now_ms(), fields)
 
     def _difference(self) -> float:
-        return self._clock.now_ms() / 1000 - self._clock.monotonic()
+        return self._machine.now_ms() / 1000 - self._machine.monotonic()
 
 
 class _Watched:

@@ -18,6 +18,7 @@ from headend.cli.run import settle_memory
 from headend.config import load_config
 from headend.daemon import run_daemon
 from headend.domain.clock import SystemClock
+from headend.domain.kept_clock import KeptClock
 from headend.logs import logging_to
 
 LOOK_S = 0.1
@@ -89,7 +90,7 @@ def main() -> int:
             config,
             stop=stop,
             ready=settle_memory,
-            clock=OddClock(odd),
+            clock=KeptClock(OddClock(odd)),
             free_bytes=free_bytes,
             config_file=args.config,
         )
