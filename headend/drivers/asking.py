@@ -11,7 +11,8 @@ class Ask:
     what: the identifier, or function and registers. request_bytes: everything that goes out,
     wake-up bytes included. reply_bytes: the frame that is expected. times: 2 where the line cannot
     see damaged bytes and the value goes to a bill. quiet_s, quiet_chars: silence before it that the
-    protocol or the device needs.
+    protocol or the device needs. frames: exchanges it takes, when the reply goes on in others; the
+    bytes are those of all of them.
     """
 
     what: str
@@ -20,6 +21,7 @@ class Ask:
     times: int = 1
     quiet_s: float = 0.0
     quiet_chars: float = 0.0
+    frames: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,8 @@ class LinePace:
     def ask_s(self, ask: Ask) -> float:
         """Seconds until the next request may follow, once."""
         quiet_s = max(self.gap_s, ask.quiet_s, ask.quiet_chars * self.char_s)
-        on_the_wire = ask.request_bytes + self.reply_wakeup + ask.reply_bytes
-        return quiet_s + on_the_wire * self.char_s + self.turnaround_s
+        on_the_wire = ask.request_bytes + self.reply_wakeup * ask.frames + ask.reply_bytes
+        return on_the_wire * self.char_s + ask.frames * (quiet_s + self.turnaround_s)
 
     def needs_s(self, asks: Iterable[Ask]) -> float:
         """All of them as often as they are asked, when every request is answered."""

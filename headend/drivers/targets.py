@@ -1,19 +1,24 @@
-"""What a point name stands for on a DL/T 645-2007 meter, and its values as text."""
+"""What a point name stands for on a DL/T 645 meter, and its values as text."""
 
 import datetime as dt
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 
-from protocols.dlt645.catalogue import Item, di_of, lookup
-from protocols.dlt645.formats import MeterTime, Value
+from protocols.dlt645.catalogue import DIGITS_1997, DIGITS_2007, Item, di_of
+from protocols.dlt645.fields import MeterTime, Value
+from protocols.dlt645.functions import Edition
+from protocols.dlt645.profile import GENERIC, MeterProfile
 from protocols.errors import LocalProtocolError
 from protocols.quantities import quantity
 
 RAW_PREFIX = "di:"
 CLOCK = "clock"
-DATE_DI = "04000101"
-TIME_DI = "04000102"
+# Date, time: what the clock consists of.
+CLOCK_DIS: dict[Edition, tuple[str, str]] = {
+    "dlt645-2007": ("04000101", "04000102"),
+    "dlt645-1997": ("C010", "C011"),
+}
 
 # What goes to a bill: read twice where the link cannot see a damaged byte.
 READ_TWICE_KINDS = frozenset({"register", "demand"})
@@ -37,28 +42,40 @@ class Target:
 
 
 @lru_cache(maxsize=4096)
-def target_of(point: str) -> Target:
-    """The live register of a point name, or a raw identifier (`di:00010000`).
+def _named(point: str, edition: Edition) -> Target:
+    try:
+        known = quantity(point)
+        di = CLOCK_DIS[edition][0] if point == CLOCK else di_of(point, edition)
+    except KeyError as error:
+        message = str(error.args[0]) if type(error) is KeyError else str(error)
+        raise LocalProtocolError(message, code="no_such_point") from error
+    return Target(point, di, GENERIC.item(di), known.unit, known.kind, frozen=False)
+
+
+def target_of(point: str, profile: MeterProfile = GENERIC) -> Target:
+    """The live register of a point name, or a raw identifier (`di:00010000`, 1997: `di:9010`).
 
     LocalProtocolError(code="no_such_point") when there is none.
     """
     if point.startswith(RAW_PREFIX):
-        return _raw(point)
-    try:
-        known = quantity(point)
-        di = DATE_DI if point == CLOCK else di_of(point)
-    except KeyError as error:
-        message = str(error.args[0]) if type(error) is KeyError else str(error)
-        raise LocalProtocolError(message, code="no_such_point") from error
-    return Target(point, di, lookup(di), known.unit, known.kind, frozen=False)
+        return _raw(point, profile)
+    own = profile.di_of(point) if profile.items else None
+    if own is None:
+        return _named(point, profile.edition)
+    known = quantity(point)
+    return Target(point, own, profile.item(own), known.unit, known.kind, frozen=False)
 
 
-def _raw(point: str) -> Target:
+def _raw(point: str, profile: MeterProfile) -> Target:
     di = point.removeprefix(RAW_PREFIX).upper()
-    if len(di) != 8 or any(c not in "0123456789ABCDEF" for c in di):
-        message = f"{point}: an identifier has eight hex digits, such as di:00010000"
+    wanted = DIGITS_2007 if profile.edition == "dlt645-2007" else DIGITS_1997
+    if len(di) != wanted or any(c not in "0123456789ABCDEF" for c in di):
+        example = "eight hex digits, such as di:00010000"
+        if wanted == DIGITS_1997:
+            example = "four hex digits, such as di:9010"
+        message = f"{point}: an identifier of {profile.edition} has {example}"
         raise LocalProtocolError(message, code="no_such_point")
-    item = lookup(di)
+    item = profile.item(di)
     kind = "state"
     if item is not None and item.points:
         name = item.points[0].replace("{k}", "1")
@@ -80,4 +97,4 @@ def value_text(value: Value, zone: dt.tzinfo) -> str | None:
         case dt.date() | dt.time():
             return value.isoformat()
         case _:
-            return value
+            return str(value)

@@ -99,12 +99,12 @@ def silence(diagnosis: str = "silence") -> NoAnswer:
     return NoAnswer("no answer", bus="bus-1", waited_ms=900, attempts=3, diagnosis=diagnosis)
 
 
-async def test_points_are_read_in_order_one_request_each() -> None:
+async def test_results_are_in_the_order_of_asking_whatever_the_order_of_reading() -> None:
     port = ScriptedPort()
     port.answer(IMPORT, Decimal("12345.67"))
     port.answer(VOLTAGE, Decimal("229.4"))
     one, two = await session(port).read(["voltage_a", "active_import_total"])
-    assert port.asked == [VOLTAGE, IMPORT]
+    assert port.asked == [IMPORT, VOLTAGE]
     assert (one.point, one.value, one.unit) == ("voltage_a", Decimal("229.4"), "V")
     assert (two.value, two.unit, two.error) == (Decimal("12345.67"), "kWh", None)
     assert str(two.value) == "12345.67"
@@ -154,7 +154,7 @@ async def test_a_refusal_is_an_error_of_its_point_alone_and_is_not_repeated() ->
     assert refused.value is None
     assert refused.exchange is not None
     assert good.value == 1
-    assert port.asked == [EXPORT, IMPORT]
+    assert port.asked == [IMPORT, EXPORT]
 
 
 async def test_impossible_content_is_an_error_with_its_name_and_no_value() -> None:
