@@ -2,6 +2,7 @@
 
 import copy
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from modbus_samples import PROFILES, ROOT, profile
 
+from headend.config.errors import ConfigErrors
+from headend.config.profiles import load_profile
 from headend.config.tree import parse_tree
 from protocols.errors import LocalProtocolError
 from protocols.modbus.profile import ProfileError, profile_from, raw_register
+from protocols.modbus.register import Span
 from protocols.quantities import quantity
 
 GOOD: dict[str, Any] = {
@@ -222,3 +226,110 @@ def test_the_files_are_plain_yaml() -> None:
     for name in PROFILES:
         path = ROOT / "config" / "devices" / f"{name}.yaml"
         assert yaml.safe_load(path.read_text(encoding="utf-8"))["id"] == name
+
+
+# -- what holds for the device, and between its registers
+
+
+def with_export(**row: Any) -> dict[str, Any]:
+    """The good profile with something else about its export register."""
+    return with_row(1, **row)
+
+
+@pytest.mark.parametrize(
+    ("tree", "expected"),
+    [
+        (changed(serial={"baud": 10}), "serial.baud: is 10 (a whole number, 300 to 4000000)"),
+        (changed(serial={"parity": "both"}), "serial.parity: is 'both' (one of none, even, odd)"),
+        (changed(serial=None), "serial: must be a mapping"),
+        (changed(serial={"bauds": 9600}), "serial.bauds: is not a key of a profile (baud is m"),
+        (changed(breaks=[1, "x"]), "breaks[1]: is x (an address, 0 to 65535)"),
+        (changed(breaks=5), "breaks: must be a list"),
+        (changed(breaks=[11]), "registers[0].address: a request for 10 to 11 reaches across 11"),
+        (changed(spans=[{"address": 5}]), "spans[0].count: is needed"),
+        (changed(spans=[{"address": 65535, "count": 2}]), "spans[0].count: is 2"),
+        (changed(spans=[7]), "spans[0]: must be a mapping"),
+        (changed(doubtful={"id": 5}), "doubtful.id: must be a text"),
+        (changed(doubtful={"speed": "x"}), "doubtful.speed: is not a key"),
+        (changed(doubtful=["x"]), "doubtful: must be a mapping"),
+        (changed(phases=4), "phases: is 4 (a whole number, 1 to 3)"),
+        (changed(filler=-1), "filler: is -1"),
+        (changed(bill_apart=""), "bill_apart: must be a text"),
+        (changed(missing={"uint32": 0xFFFF}), "missing.uint32: 0xFFFF is a number that uint32 can"),
+        (changed(missing={"int64": 0x80000000}), "missing.int64: 0x80000000 is a number that"),
+        (changed(missing={"string": 0}), "missing.string: is not a key"),
+        (with_row(2, sign="turned"), "registers[2].sign: is 'turned' (one of same, inverted, abs"),
+        (with_row(0, sign="inverted"), "registers[0].sign: uint32 has no sign"),
+        (with_row(0, type="int32", sign="inverted"), "registers[0].sign: active_import_total cou"),
+        (with_row(0, rollover=0), "registers[0].rollover: is 0"),
+        (with_row(2, rollover=5), "registers[2].rollover: is 5 (a number above 0, for counters"),
+        (with_row(0, rollover=5_000_000_000), "registers[0].rollover: is 5000000000, the register"),
+        (with_row(2, type="string", words=2, unit="", scale_address=1), "registers[2].scale_addr"),
+        (with_row(2, scale_address=21), "registers[2].scale_address: lies within the value's own"),
+        (with_row(2, scale_address=80), "registers[2]: 61 registers with its scale factor are mo"),
+        (with_row(2, ratio=None), "registers[2].ratio: is needed"),
+        (with_row(2, doubtful=1), "registers[2].doubtful: must be a text"),
+        (with_row(2, address="010"), "registers[2].address: is 010"),
+        (with_export(address=30), "registers[1].bill: between active_import_total and active_ex"),
+        (with_export(function=4), "registers[1].bill: the billed registers are of functions 3 and"),
+        (changed(bill_apart="why not"), "bill_apart: one request reads all that is billed"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_device_is_told_with_its_place(
+    tree: dict[str, Any], expected: str
+) -> None:
+    found = problems(tree)
+    assert any(one.startswith(expected) for one in found), found
+
+
+def test_what_is_billed_in_two_requests_says_why() -> None:
+    tree = with_export(address=30)
+    (only,) = problems(tree)
+    assert only.endswith(
+        "(gaps: ok where the device reads through them, or spans for what exists there; or "
+        "bill_apart says why it must be so)"
+    )
+    for cure in (
+        {"bill_apart": "the device gives them one by one"},
+        {"spans": [{"address": 10, "count": 30}]},
+        {"gaps": "ok", "hole_max": 20},
+    ):
+        assert profile_from({**tree, **cure}, name="x").id == "some_meter"
+
+
+def test_settings_of_a_device_are_read() -> None:
+    tree = changed(
+        phases=3, serial={"baud": 19_200, "parity": "even"}, hole_max=4, filler="0xFFFF",
+        breaks=["0x20", 5], spans=[{"address": 60, "count": 4}], connect_pause_ms=1500,
+        doubtful={"gaps": "one source"}, byte_order="little",
+    )  # fmt: skip
+    found = profile_from(tree, name="x")
+    assert (found.phases, found.hole_max, found.filler, found.connect_pause_ms) == (
+        3, 4, 0xFFFF, 1500,
+    )  # fmt: skip
+    assert found.serial is not None
+    assert (found.serial.baud, found.serial.char_bits) == (19_200, 11)
+    assert found.breaks == (5, 0x20)
+    assert found.spans == (Span(3, 60, 4),)
+    assert found.doubtful == {"gaps": "one source"}
+    assert {one.byte_order for one in found.registers.values()} == {"little"}
+
+
+def test_types_of_sunspec_have_their_own_patterns_in_any_profile() -> None:
+    tree = with_row(0, type="acc32")
+    one = profile_from(tree, name="x").register("active_import_total")
+    assert one.missing == (0,)
+    own = profile_from({**tree, "missing": {"acc32": [0, 0xFFFFFFFF]}}, name="x")
+    assert own.register("active_import_total").missing == (0, 0xFFFFFFFF)
+
+
+def test_a_problem_of_a_file_names_file_line_and_key(tmp_path: Path) -> None:
+    text = (ROOT / "config" / "devices" / "abb_b23_b24.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "mine.yaml"
+    path.write_text(text.replace("unit: kWh, scale: 0.01, bill: true", "unit: kW, bill: true", 1))
+    with pytest.raises(ConfigErrors) as caught:
+        load_profile(str(path), tmp_path)
+    (error,) = caught.value.errors
+    line = next(n for n, row in enumerate(path.read_text().splitlines(), 1) if "unit: kW," in row)
+    assert (error.file, error.line, error.key) == (str(path), line, "registers[0].unit")
+    assert "kWh" in str(error)
