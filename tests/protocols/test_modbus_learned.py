@@ -4,10 +4,11 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from modbus_samples import profile
+from modbus_samples import ROOT, profile
 
 from protocols.errors import LocalProtocolError
 from protocols.modbus.learned import KEPT_MAX, Cut, Learned
@@ -15,7 +16,8 @@ from protocols.modbus.line_cost import Line
 from protocols.modbus.planner import Block, plan
 from protocols.modbus.register import DeviceProfile, Register, Span
 
-FUNCTION = 4
+PATH = ROOT / "docs" / "schemas" / "modbus_learned.schema.json"
+SCHEMA = jsonschema.Draft202012Validator(json.loads(PATH.read_text(encoding="utf-8")))
 
 
 class Picky:
@@ -83,6 +85,7 @@ def test_what_a_device_lacks_is_found_and_all_else_is_still_read(
     assert came == held(device, absent)
     # Once more: what was refused is not asked for again, also by who starts from what was kept.
     picky.refused.clear()
+    SCHEMA.validate(learned.to_json())
     kept = Learned.from_json(json.loads(json.dumps(learned.to_json())))
     assert kept == learned
     again, came, _ = learn(device, rows, picky, kept)
@@ -183,6 +186,9 @@ GOOD = replace(
 )
 def test_what_was_not_kept_by_us_is_told_and_not_taken(wrong: dict[str, Any]) -> None:
     assert Learned.from_json(GOOD).to_json() == GOOD
+    SCHEMA.validate(GOOD)
+    if wrong != {**GOOD, "absent": [{"function": 3, "address": 65_535, "count": 2}]}:
+        assert not SCHEMA.is_valid(wrong)
     with pytest.raises(LocalProtocolError) as caught:
         Learned.from_json(wrong)
     assert caught.value.code == "bad_state"
