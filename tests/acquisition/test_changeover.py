@@ -1,6 +1,8 @@
 """Other meters and plans while others are read: what is carried on, and what no longer comes."""
 
+import asyncio
 from decimal import Decimal
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from headend.acquisition.changeover import Changeover
@@ -9,6 +11,9 @@ from headend.acquisition.poller import Job, Poller
 from headend.acquisition.registry import Registry
 from headend.domain.due import DueKey
 from headend.domain.meter import Meter
+from tests.acquisition.bench_meter import IMPORT, bench, meter_named
+from tests.acquisition.test_due_and_polling import bounded, engine_of
+from tests.support.waiting import eventually
 
 ZONE = ZoneInfo("Asia/Shanghai")
 MIDNIGHT_MS = 1_795_536_000_000 - 8 * 3_600_000  # of a local day
@@ -51,8 +56,10 @@ class Standing:
         return self.ms / 1000
 
 
-def poller(bus, registry, plans) -> Poller:
-    return Poller(bus, registry, plans, None, None, zone=ZONE, clock=Standing(), plan_first=False)
+def poller(bus, registry, plans, clock=None) -> Poller:
+    return Poller(
+        bus, registry, plans, None, None, zone=ZONE, clock=clock or Standing(), plan_first=False
+    )
 
 
 def upcoming(made: Poller) -> list[tuple[str, int, tuple[str, ...]]]:
@@ -107,14 +114,17 @@ def test_what_was_due_and_will_not_be_read_is_told_with_its_reason():
 def test_a_line_that_stays_keeps_its_next_instant_and_a_new_one_begins_from_now_on():
     stays, gone, comes = every(15, REGISTER), every(15, LIVE), every(5, LIVE)
     registry, plans = Registry([meter("1")], []), {"p": plan(gone, stays)}
-    made = poller("a", registry, plans)
+    clock = Standing()
+    made = poller("a", registry, plans, clock)
     made._plan_all()
     assert upcoming(made) == [("1", 15, (REGISTER,)), ("1", 15, (LIVE,))]
+    # An instant has come just now and nobody has looked yet: it must not be passed over.
+    clock.ms = MIDNIGHT_MS + 15 * MINUTE_MS + 100
     carried = made.give_up(["1"])
     assert upcoming(made) == []
     plans["p"] = plan(stays, comes)
     made.take_over(carried)
-    assert upcoming(made) == [("1", 10, (LIVE,)), ("1", 15, (REGISTER,))]
+    assert upcoming(made) == [("1", 15, (REGISTER,)), ("1", 20, (LIVE,))]
 
 
 def test_an_instant_that_waits_is_served_although_its_line_is_no_longer_planned():
@@ -149,3 +159,18 @@ def test_a_meter_on_another_bus_takes_its_work_along_and_leaves_the_others_alone
     assert upcoming(b) == [("1", 15, (REGISTER,))]
     assert list(b._ready.values()) == [job]
     assert not a._ready
+
+
+async def test_a_read_that_waited_while_its_meter_went_is_not_made(tmp_path: Path):
+    async with bench(tmp_path) as made:
+        planned = bounded(made, 1)
+        engine, _keeper = await engine_of(made, planned)
+        turn = engine.turn("M-1")
+        async with turn:
+            reading = asyncio.create_task(engine.read_now("M-1", [IMPORT]))
+            await eventually(lambda: turn._waiters)
+            now, none = Registry([meter_named()], []), Registry([], [])
+            assert engine.change_over(Changeover.between(now, planned, none, planned)) == []
+        (taken,) = await reading
+        assert (taken.result, taken.reason) == (None, "configuration_changed")
+        assert made.rows() == []
