@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from headend.config import checks, credentials
 from headend.config.database_url import PostgresPlace
 from headend.config.errors import ConfigErrors
-from headend.config.meter_checks import check_protocols
+from headend.config.meter_checks import Profile, check_protocols
 from headend.config.meters import NOT_YET, effective_meter, load_meters
 from headend.config.sections.base import Section
 from headend.config.sections.billing import BillingSection
@@ -39,7 +39,6 @@ from headend.config.tree import (
 from headend.config.validate import unknown_key, validate
 from headend.domain.errors import ConfigError
 from headend.domain.meter import Meter
-from protocols.modbus.profile import DeviceProfile
 
 SECTIONS = (
     "headend",
@@ -69,7 +68,7 @@ class Config:
     headend: HeadendSection
     buses: Mapping[str, BusSection]
     meters: tuple[Meter, ...]
-    profiles: Mapping[str, DeviceProfile]  # of Modbus devices, by what `Meter.profile` says
+    profiles: Mapping[str, Profile]  # by what `Meter.profile` says
     plans: Mapping[str, PlanSection]
     retention: RetentionSection
     feed: FeedSection | None
@@ -345,7 +344,7 @@ def _hash(
     plans: Mapping[str, PlanSection],
     timeseries: tuple[TimeseriesSection, ...],
     meters: list[Meter],
-    profiles: Mapping[str, DeviceProfile],
+    profiles: Mapping[str, Profile],
 ) -> str:
     content = {
         "sections": [p and p.model_dump(mode="json") for p in parts],

@@ -16,7 +16,8 @@ PROTOCOLS_KNOWN = (
     "dlt698.45",
 )
 MODBUS = ("modbus-rtu", "modbus-tcp")
-PROTOCOLS_NOW = ("dlt645-2007", *MODBUS)
+DLT645 = ("dlt645-2007", "dlt645-1997")
+PROTOCOLS_NOW = (*DLT645, *MODBUS)
 
 # 0 is the broadcast of a line, 248 to 255 are reserved there; over TCP both mean the device itself.
 LINE_UNITS = range(1, 248)
@@ -28,6 +29,7 @@ _TWELVE_DIGITS = re.compile(r"[0-9]{12}")
 _LINE = (SerialSpec, TcpSpec, Rfc2217Spec)
 _LINKS: Mapping[str, tuple[tuple[type[object], ...], str]] = {
     "dlt645-2007": (_LINE, "serial:///dev/... or tcp://host:port"),
+    "dlt645-1997": (_LINE, "serial:///dev/... or tcp://host:port"),
     "modbus-rtu": (_LINE, "serial:///dev/... or tcp://host:port"),
     "modbus-tcp": ((ModbusTcpSpec,), "modbus-tcp://host:port"),
 }

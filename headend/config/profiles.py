@@ -1,25 +1,40 @@
 """Device profiles by name or by file: read, checked, and every problem told with its line."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from headend.config.errors import ConfigErrors
 from headend.config.tree import error_at, parse_tree, read_text
 from headend.config.validate import nearest
 from headend.domain.errors import ConfigError
+from protocols.dlt645.profile import MeterProfile
+from protocols.dlt645.profile import profile_from as meter_profile_from
 from protocols.modbus.profile import DeviceProfile, ProfileError, profile_from
 
 DIRECTORY = "devices"
 PACKAGED = Path(__file__).parents[2] / "config" / DIRECTORY
 _ENDINGS = (".yaml", ".yml")
+_DLT645 = "dlt645"
+
+P = TypeVar("P", DeviceProfile, MeterProfile)
 
 
 def load_profile(name: str, base: Path) -> DeviceProfile:
-    """The profile that `name` means; ConfigErrors with everything that is wrong.
+    """The Modbus profile that `name` means; ConfigErrors with everything that is wrong.
 
     A path (with a slash, or ending in .yaml) is relative to `base`. A name is looked for in the
     directory `devices` of `base`, then among those that come with the program.
     """
-    place = _place(name, base)
+    return _load(_place(name, base, ""), profile_from)
+
+
+def load_meter_profile(name: str, base: Path) -> MeterProfile:
+    """The same for a model of DL/T 645 meter; names lie in `devices/dlt645`."""
+    return _load(_place(name, base, _DLT645), meter_profile_from)
+
+
+def _load(place: Path, made: Callable[..., P]) -> P:
     shown = str(place)
     try:
         text = read_text(place, shown)
@@ -27,7 +42,7 @@ def load_profile(name: str, base: Path) -> DeviceProfile:
         raise ConfigErrors([error]) from error
     root, errors = parse_tree(text, shown)
     try:
-        profile = profile_from(root, name=shown)
+        profile: P = made(root, name=shown)
     except ProfileError as found:
         errors += [error_at(root, p.path, p.message, p.hint) for p in found.problems]
         raise ConfigErrors(errors) from found
@@ -38,21 +53,30 @@ def load_profile(name: str, base: Path) -> DeviceProfile:
 
 def profile_names(base: Path) -> list[str]:
     """The names that `load_profile` finds, sorted."""
-    places = (base / DIRECTORY, PACKAGED)
+    return _names(base, "")
+
+
+def meter_profile_names(base: Path) -> list[str]:
+    """The names that `load_meter_profile` finds, sorted."""
+    return _names(base, _DLT645)
+
+
+def _names(base: Path, folder: str) -> list[str]:
+    places = (base / DIRECTORY / folder, PACKAGED / folder)
     return sorted({path.stem for place in places for path in place.glob(f"*{_ENDINGS[0]}")})
 
 
-def _place(name: str, base: Path) -> Path:
+def _place(name: str, base: Path, folder: str) -> Path:
     if "/" in name or name.endswith(_ENDINGS):
         path = base / name
         if path.is_file():
             return path
         raise _unknown(f"there is no profile {path}", "paths are relative to the configuration")
-    for directory in (base / DIRECTORY, PACKAGED):
+    for directory in (base / DIRECTORY / folder, PACKAGED / folder):
         path = directory / f"{name}{_ENDINGS[0]}"
         if path.is_file():
             return path
-    known = profile_names(base)
+    known = _names(base, folder)
     raise _unknown(f"there is no device profile {name}", nearest(name, known))
 
 

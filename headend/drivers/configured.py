@@ -9,8 +9,18 @@ from headend.domain.clock import Clock
 from headend.domain.meter import Meter
 from headend.drivers.dlt645 import Dlt645Session
 from headend.drivers.modbus import ModbusSession, transaction_ids
+from protocols.dlt645.profile import GENERIC, MeterProfile
+from protocols.modbus.profile import DeviceProfile
 
 Session = Dlt645Session | ModbusSession
+
+# Meters that keep to the standard. Of the old edition the set of all energies is often refused.
+GENERICS = {
+    "dlt645-2007": GENERIC,
+    "dlt645-1997": MeterProfile(
+        id="generic_1997", edition="dlt645-1997", refuses=frozenset({"90FF"})
+    ),
+}
 
 
 class ConfiguredSessions:
@@ -32,13 +42,14 @@ class ConfiguredSessions:
         config = self.config
         section = config.buses[meter.bus]
         if meter.protocol in MODBUS:
-            assert meter.profile is not None
+            device = None if meter.profile is None else config.profiles[meter.profile]
+            assert isinstance(device, DeviceProfile)
             if meter.bus not in self._transactions:
                 self._transactions[meter.bus] = transaction_ids()
             return ModbusSession(
                 self._buses[meter.bus],
                 int(meter.address),
-                config.profiles[meter.profile],
+                device,
                 tcp=meter.protocol == "modbus-tcp",
                 clock=self._clock,
                 ct=meter.ct,
@@ -46,12 +57,18 @@ class ConfiguredSessions:
                 attempts=section.attempts,
                 transactions=self._transactions[meter.bus],
             )
+        model = GENERICS[meter.protocol]
+        if meter.profile is not None:
+            found = config.profiles[meter.profile]
+            assert isinstance(found, MeterProfile)
+            model = found
         return Dlt645Session(
             self._buses[meter.bus],
             meter.address,
             zone=config.zone,
             # The driver sees the meter's own registers, before the transformers' ratio.
             capacity_kw=None if meter.capacity_kw is None else meter.capacity_kw / meter.multiplier,
-            wakeup=section.wakeup,
+            profile=model,
+            wakeup=section.wakeup if meter.profile is None else None,
             attempts=section.attempts,
         )

@@ -136,7 +136,7 @@ TEN = {
     "later_protocol": (
         "    protocol: dlt645-2007\n", "    protocol: dlt698.45\n", 11, "meters[0].protocol",
         "dlt698.45 is not available in this version",
-        "available: dlt645-2007, modbus-rtu, modbus-tcp",
+        "available: dlt645-2007, dlt645-1997, modbus-rtu, modbus-tcp",
     ),
     "unknown_protocol": (
         "    protocol: dlt645-2007\n", "    protocol: dlt645\n", 11, "meters[0].protocol",

@@ -148,7 +148,8 @@ BAD = {
     ),
     "a_profile_for_645": (
         'address: "000000000007"', 'address: "000000000007", profile: eastron_sdm630', 6,
-        "meters[0].profile", "a DL/T 645 meter has no profile of registers", "leave it out",
+        "meters[0].profile", "there is no device profile eastron_sdm630",
+        "known: frequency_1997, generic, generic_1997, iot_three_phase, sparse_load_records",
     ),
     "an_address_for_modbus": (
         "unit: 7,", 'address: "7",', 7, "meters[1].address",

@@ -41,7 +41,8 @@ def _address(value: object) -> object:
 class MeterSection(Section):
     """One meter. `ct` and `pt` are the instrument transformers' ratios, as text.
 
-    A DL/T 645 meter has an `address`, a Modbus one a `unit` and the `profile` of its registers.
+    A DL/T 645 meter has an `address`, and a `profile` where its model does not keep to the
+    standard; a Modbus one has a `unit` and the `profile` of its registers.
     """
 
     id: Identifier
@@ -64,8 +65,6 @@ class MeterSection(Section):
     def _dlt645_problem(self) -> tuple[str, str, str] | None:
         if self.unit is not None:
             return "unit", "a DL/T 645 meter has no unit number", "give its address"
-        if self.profile is not None:
-            return "profile", "a DL/T 645 meter has no profile of registers", "leave it out"
         if self.address is None:
             return "address", "is missing", "the twelve digits on the meter's plate, in quotes"
         unfit = address_problem(self.protocol, self.address)
