@@ -104,7 +104,7 @@ class Reloader:
             finally:
                 for asker in askers:
                     if not asker.done():
-                        asker.set_exception(NotTaken("the daemon ended before it could tell"))
+                        asker.set_exception(NotTaken("the reload broke off: the log says why"))
 
     async def _reload(self) -> dict[str, Any]:
         clock = self._assembly.parts.clock
@@ -203,7 +203,11 @@ def load_whole(file: Path) -> Config:
     before = _stamp(file)
     config = load_config(file)
     for path in (file, *config.files[1:]):
-        text = path.read_bytes()
+        try:
+            text = path.read_bytes()
+        except OSError as error:
+            message = f"has gone while it was read: {error.strerror or error}"
+            raise ConfigError(message, file=str(path)) from error
         if not text.endswith(b"\n") and not text.lstrip(b"\xef\xbb\xbf \r\n").startswith(b"{"):
             raise ConfigError(
                 "its last line has no end: it may have been saved half",
