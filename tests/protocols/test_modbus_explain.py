@@ -13,6 +13,7 @@ from protocols.modbus.device import build_exception, build_reply
 from protocols.modbus.explain import explain
 from protocols.modbus.master import EXCEPTIONS, read_request
 from protocols.modbus.segments import segments
+from protocols.modbus.sunspec import chain_of, sunspec_profile
 
 SCHEMA = json.loads((ROOT / "docs" / "schemas" / "frame.schema.json").read_text("utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -266,3 +267,22 @@ def test_any_mixture_of_frames_is_explained_without_losing_a_byte(
     explained(data, tcp=tcp, request=request_, profile=profile("eastron_sdm630"))
     for net in (True, False):
         assert b"".join(one.raw for one in segments(data, tcp=net)) == data
+
+
+def test_a_value_is_told_with_the_scale_factor_that_came_with_it() -> None:
+    device = sunspec_profile(chain_of((1, 103)))
+    power = device.register("active_power_total")
+    request = read_request(1, power.function, power.address, 2)
+    (made,) = explain(build_reply(request, (12_345, 0xFFFF)), profile=device, request=request.raw)
+    assert [(one["point"], one["value"]) for one in made["values"]] == [
+        ("active_power_total", "1.2345")
+    ]
+
+
+def test_a_value_whose_scale_factor_did_not_come_is_not_told() -> None:
+    device = sunspec_profile(chain_of((1, 103)))
+    power = device.register("active_power_total")
+    request = read_request(1, power.function, power.address, 1)
+    (made,) = explain(build_reply(request, (12_345,)), profile=device, request=request.raw)
+    assert made["values"] == []
+    assert any("12345" in part["meaning"] for part in made["parts"])

@@ -139,6 +139,10 @@ def test_a_refusal_names_its_exception(sample: dict[str, Any]) -> None:
     for before in (b"", b"\x00"):
         for pieces in feeds(before + raw):
             assert answers(request, pieces, idle=False) == [(Match.REFUSAL, raw)]
+    for behind in (NOISE, raw):
+        for pieces in feeds(NOISE + raw + behind):
+            found = [frame for kind, frame in answers(request, pieces) if kind is Match.REFUSAL]
+            assert found[0] == raw
     with pytest.raises(ErrorReply) as caught:
         reply_registers(request, raw)
     assert caught.value.error_byte == sample["exception"]
