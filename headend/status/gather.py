@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -53,6 +54,7 @@ MIB = 1024 * 1024
 FRESH_S = 1.0
 ALARMS_FRESH_S = 3.0
 DUE_FRESH_S = 5.0
+YESTERDAY_FRESH_S = 30.0
 OVERDUE_MS = 3_600_000
 
 IMPORT, EXPORT, YIELD = "active_import_total", "active_export_total", "pv_yield_total"
@@ -294,9 +296,6 @@ class Gatherer:
         today = local_day(now_ms, zone)
         yesterday = today - timedelta(days=1)
 
-        def due(reader: JournalReader) -> tuple[DayFacts, DayFacts]:
-            return day_facts(reader, today, now_ms), day_facts(reader, yesterday, now_ms)
-
         kept = FromJournal()
         try:
             events = await self._desk.ask(
@@ -306,10 +305,15 @@ class Gatherer:
                 alarms=[shown_standing(alarm) for alarm in standing(events)],
                 told=[shown_event(e) for e in happened(events, since_ms=now_ms - TOLD_FOR_MS)],
             )
-            facts = await self._desk.ask(("due", today), due, fresh_s=DUE_FRESH_S)
+            look = partial(day_facts, day=today, now_ms=now_ms)
+            found = await self._desk.ask(("due", today), look, fresh_s=DUE_FRESH_S)
+            kept = replace(kept, today=found)
+            look = partial(day_facts, day=yesterday, now_ms=now_ms)
+            found = await self._desk.ask(("due", yesterday), look, fresh_s=YESTERDAY_FRESH_S)
+            kept = replace(kept, yesterday=found)
         except JournalError as error:
             return replace(kept, trouble=clean(str(error)))
-        return replace(kept, today=facts[0], yesterday=facts[1])
+        return kept
 
 
 _FILES = ("", "-wal", "-shm")

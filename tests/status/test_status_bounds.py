@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import aiohttp
 import pytest
@@ -13,7 +14,7 @@ from headend.config import load_config
 from headend.config.errors import ConfigErrors
 from headend.domain.clock import SystemClock
 from headend.domain.errors import JournalError
-from headend.status.desk import FLYING_MAX, Desk, Unavailable
+from headend.status.desk import FLYING_MAX, KEPT_FOR_ITS_COST, STALE_S, Desk, Unavailable
 from headend.status.gather import DUE_FRESH_S
 from tests.support.waiting import eventually
 
@@ -101,6 +102,35 @@ async def test_a_journal_that_hangs_is_given_up_and_known_again_when_it_answers(
             return None
 
     assert await eventually(known) == "found"
+
+
+async def test_what_was_found_a_moment_ago_is_better_than_nothing(desk):
+    gate = threading.Event()
+
+    def look(_reader):
+        gate.wait(5)
+        return "new"
+
+    assert await desk.ask("k", lambda _reader: "old") == "old"
+    desk._kept["k"] = replace(desk._kept["k"], at=desk._clock.monotonic() - STALE_S + 20)
+    assert await desk.ask("k", look, fresh_s=0.001) == "old"
+    desk._kept["k"] = replace(desk._kept["k"], at=desk._clock.monotonic() - STALE_S - 1)
+    with pytest.raises(Unavailable):
+        await desk.ask("k", look, fresh_s=0.001)
+    gate.set()
+    await eventually(lambda: desk._kept["k"].found == "new")
+
+
+async def test_what_took_long_is_kept_for_longer(desk):
+    """However often it is asked for, a costly answer takes a bounded part of a thread."""
+    looks = []
+    await desk.ask("k", looks.append)
+    for age_s, is_kept in ((19.0, True), (21.0, False)):
+        at = desk._clock.monotonic() - age_s
+        desk._kept["k"] = replace(desk._kept["k"], at=at, took_s=20 / KEPT_FOR_ITS_COST)
+        before = len(looks)
+        await desk.ask("k", looks.append, fresh_s=0.001)
+        assert (len(looks) == before) is is_kept
 
 
 async def test_reads_that_wait_are_bounded(desk):
