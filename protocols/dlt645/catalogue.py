@@ -182,17 +182,22 @@ def _split_tariff(point: str) -> tuple[str, int]:
 
 @cache
 def _rows(digits: int) -> tuple[dict[str, _Row], dict[str, tuple[_Row, ...]]]:
-    """Of the edition with so many digits: exact rows by identifier, ranges by their first byte."""
+    """Of the edition with so many digits: exact rows by identifier, ranges by how they begin."""
     exact: dict[str, _Row] = {}
     ranges: dict[str, list[_Row]] = {}
     for line in _table("catalogue_2007.csv" if digits == DIGITS_2007 else "catalogue_1997.csv"):
         di = line["di"]
         row = _Row(_ranges(di), line)
         if "[" in di:
-            ranges.setdefault(di[:2], []).append(row)
+            ranges.setdefault(_beginning(di), []).append(row)
         else:
             exact[di] = row
     return exact, {first: tuple(rows) for first, rows in ranges.items()}
+
+
+def _beginning(di: str) -> str:
+    """What every identifier of a range row begins with, of its first two bytes."""
+    return di[: di.index("[")][:4] if "[" in di[:4] else di[:4]
 
 
 def _table(name: str) -> Iterator[dict[str, str]]:
@@ -245,9 +250,10 @@ def _lookup(di: str) -> Item | None:
     row = exact.get(di)
     if row is not None:
         return _item(di, row)
-    for candidate in ranges.get(di[:2], ()):
-        if candidate.covers(di):
-            return _item(di, candidate)
+    for beginning in (di[:4], di[:2]):
+        for candidate in ranges.get(beginning, ()):
+            if candidate.covers(di):
+                return _item(di, candidate)
     return None
 
 
@@ -287,8 +293,14 @@ def _layout_and_length(text: dict[str, str], *, signed: bool) -> tuple[Layout | 
             msg = f"{text['di']} has {length} bytes, its record {record.length}"
             raise ValueError(msg)
         return record, length
-    layout = make_layout(text["format"], text["length"], signed=signed)
+    layout = _layout(text["format"], text["length"], signed)
     return layout, length if layout is None else layout.length
+
+
+@cache
+def _layout(text: str, length: str, signed: bool) -> Layout | None:
+    """Items of one format share their layout."""
+    return make_layout(text, length, signed=signed)
 
 
 def _snapshot(di: str, text: str) -> tuple[str | None, int | None]:

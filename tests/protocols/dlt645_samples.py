@@ -9,9 +9,6 @@ import yaml
 PATH = Path(__file__).parent.parent / "data" / "dlt645_vectors.yaml"
 WAKE_UP = b"\xfe"
 
-# These are looked at in test_dlt645_requests: wildcards, further parts, the 1997 edition.
-NEGATIVES_LATER = {"n22", "n23", "n24", "n26", "n28"}
-
 
 @cache
 def document() -> dict[str, Any]:

@@ -254,6 +254,37 @@ def test_commands_are_said_in_words(data: str, control: int, name: str, meaning:
 
 
 @pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("g03", {"level": "02", "command": "permit closing", "valid_until": "99-12-30 00:00:00"}),
+        ("g04", {"command": "open the relay"}),
+        ("h04", {"clock": "17-06-05 10:22:51"}),
+        ("h05", {"clock": "17-06-05 10:40:25"}),
+        ("w03", {"level": "02", "time": "15:08:55"}),
+        ("x01", {"count": "01 records", "from_time": "26-09-01 15:00"}),
+        ("x03", {"count": "01 records"}),
+        ("m03", {"sequence": "frame number 1"}),
+        ("m08", {"freeze_time": "freeze now"}),
+        ("m09", {"freeze_time": "99990000"}),
+        ("m10", {"speed": "9600 bit/s"}),
+        ("m11", {"identifier": "04000C03", "old_level": "02", "new_level": "02"}),
+        ("m12", {"level": "04"}),
+        ("m13", {"identifier": "all events"}),
+        ("m14", {"output": "demand period"}),
+        ("b02", {"meter_address": "201000000012"}),
+        ("s01", {"meter_address": "181226034194"}),
+        ("k32", {"identifier": "C010", "level": "00"}),
+        ("u01", {"identifier": "04A20200 unknown", "level": "00"}),
+    ],
+)
+def test_the_pieces_of_a_captured_command_are_said(name: str, said: dict[str, str]) -> None:
+    one = only(by_id()[name]["hex"])
+    parts = {part["name"]: f"{part.get('data', '')} {part['meaning']}" for part in one["parts"]}
+    for piece, text in said.items():
+        assert text in parts[piece]
+
+
+@pytest.mark.parametrize(
     ("address", "meaning"),
     [
         ("AAAAAAAAAAAA", "any meter (wildcard)"),
