@@ -27,6 +27,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("liveness",),
     ("commands",),
     ("assembly",),
+    ("planning",),
     ("reload",),
     ("daemon",),
     ("cli",),

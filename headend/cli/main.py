@@ -60,6 +60,7 @@ COMMANDS = (
     Command("run", "run", "the daemon"),
     Command("reload", "reload", "have the running daemon take its configuration anew"),
     Command("check", "check", "validate a configuration and show what would run"),
+    Command("plan", "plan", "whether every bus can read what its plans ask for"),
     Command("frame", "frame", "explain frames byte by byte"),
     Command("read", "read", "read points of one meter now"),
     Command("simulate", "simulate", "a simulated meter on a pty or a TCP port"),

@@ -29,6 +29,7 @@ from headend.drivers.unasked import end_of_the_talk, not_asked
 from protocols.dlt645.catalogue import DAILY_FREEZE, FREEZE_TIME, freeze_time_di
 from protocols.dlt645.fields import MeterTime
 from protocols.dlt645.learned import NOTHING_LEARNED, Learned
+from protocols.dlt645.master import reply_length
 from protocols.dlt645.planner import Line, Plan, plan_frozen, plan_requests
 from protocols.dlt645.planner import Read as PlannedRead
 from protocols.dlt645.profile import GENERIC, MeterProfile
@@ -173,16 +174,18 @@ class Dlt645Session:
             if point.startswith(RAW_PREFIX):
                 dis = (point.removeprefix(RAW_PREFIX).upper(),)
             for di in dis:
-                read = PlannedRead(di, {}, 1, self._wakeup + 16, 32)
+                wakeup = (self._line or Line()).reply_wakeup
+                read = PlannedRead(di, {}, 1, self._profile.wakeup + 16, reply_length(di) + wakeup)
                 asks.append(self._planned(read, 1))
         return asks
 
     def _planned(self, read: PlannedRead, times: int) -> PlannedAsk:
-        reply_bytes = read.reply_bytes - (self._line or Line()).reply_wakeup * read.frames
+        reply_wakeup = (self._line or Line()).reply_wakeup * read.frames
         return PlannedAsk(
             read.di,
             read.request_bytes + (self._wakeup - self._profile.wakeup) * read.frames,
-            reply_bytes,
+            read.reply_bytes - reply_wakeup,
+            reply_wakeup,
             times,
             quiet_s=self._profile.pause_ms / 1000,
             frames=read.frames,

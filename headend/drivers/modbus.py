@@ -15,6 +15,7 @@ from headend.bus.request import BusPort, BusRequest, Late, Priority
 from headend.domain.clock import Clock
 from headend.domain.errors import BadReply, Busy, HeadendError, NoAnswer, Refused
 from headend.domain.exchange import Exchange
+from headend.drivers.asking import Ask
 from headend.drivers.modbus_values import RAW_PREFIX, Place, place_of
 from headend.drivers.result import PointResult
 from headend.drivers.unasked import end_of_the_talk, not_asked
@@ -147,6 +148,36 @@ class ModbusSession:
                 place = places[register.point]
                 results[register.point] = self._result(place, got)
         return [results[point] for point in points]
+
+    def asks(
+        self, points: Sequence[str], *, frozen: bool = False, parity_seen: bool | None = None
+    ) -> list[Ask]:
+        """What reading these points puts on the line, as far as is known now.
+
+        A CRC guards a reply well enough to be read once, whatever the link sees; there is no
+        freeze.
+        """
+        del frozen, parity_seen
+        registers = tuple(self._place(point).register for point in dict.fromkeys(points))
+        asks = []
+        for block in self._plans.get(registers) or plan_blocks(self._profile, registers):
+            request = read_request(
+                self._unit,
+                block.function,
+                block.address,
+                block.count,
+                transaction=None if self._transactions is None else 0,
+            )
+            asks.append(
+                Ask(
+                    f"{block.function}:{block.address}:{block.count}",
+                    len(request.raw),
+                    reply_length(request),
+                    quiet_s=self._profile.turnaround_ms / 1000,
+                    quiet_chars=QUIET_CHARS,
+                )
+            )
+        return asks
 
     async def read_frozen(
         self,

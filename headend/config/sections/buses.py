@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from headend.config.link_url import parse_link
-from headend.config.sections.base import Flag, Section, Text, Whole, problem
+from headend.config.sections.base import Flag, Seconds, Section, Text, Whole, problem
 from headend.domain.errors import ConfigError
 from headend.domain.link import LinkSpec, ModbusTcpSpec, SerialSpec, TcpSpec
 
@@ -32,7 +32,8 @@ class BusSection(Section):
     the line must be silent after a time-out. `attempts`: requests for one answer. `echo`: our own
     bytes come back. `queue_max`: requests that may wait. `dead_after`: unanswered requests in a
     row after which a meter is only probed, at most `probe_max_s` apart. `wakeup`: FE bytes before
-    a DL/T 645 request.
+    a DL/T 645 request. `turnaround_ms`, `loss_percent`: what plans count with (see
+    `headend plan`): how long meters usually think, and how many requests get no answer.
 
     On a `modbus-tcp` link the gap is 0 and the time-out 3000 ms unless they are given, and what
     belongs to a line has no meaning.
@@ -48,6 +49,8 @@ class BusSection(Section):
     dead_after: Whole = Field(default=2, ge=1, le=1000)
     probe_max_s: Whole = Field(default=600, ge=1, le=86_400)
     wakeup: Whole = Field(default=4, ge=0, le=8)
+    turnaround_ms: Whole = Field(default=100, ge=0, le=60_000)
+    loss_percent: Seconds = Field(default=1.0, ge=0.0, le=50.0)
 
     @model_validator(mode="before")
     @classmethod
