@@ -218,7 +218,7 @@ class Facts:
     headend: str
     zone: str
     configuration: str
-    clock_trusted: bool | None  # None: this daemon does not judge its clock
+    clock_away_s: float | None  # the machine's clock over ours; None: it is followed blindly
     process: ProcessFacts
     tasks: Sequence[TaskFacts]
     buses: Sequence[BusFacts]

@@ -24,6 +24,7 @@ from headend.domain.alarms import KINDS, happened, standing
 from headend.domain.clock import Clock, from_iso
 from headend.domain.due import DueState, local_day
 from headend.domain.errors import JournalError
+from headend.domain.kept_clock import KeptClock
 from headend.domain.link import LinkSpec, SerialSpec
 from headend.domain.meter import Meter
 from headend.feed.publisher import Publisher
@@ -118,7 +119,7 @@ class Gatherer:
             headend=daemon.config.name,
             zone=daemon.config.zone.key,
             configuration=daemon.config.hash,
-            clock_trusted=None,
+            clock_away_s=daemon.clock.away_s if isinstance(daemon.clock, KeptClock) else None,
             process=self._process(),
             tasks=[
                 TaskFacts(s.name, s.running, s.restarts, _kind_of(s.last_error))

@@ -50,6 +50,10 @@ def glance(facts: Facts, words: Words) -> Glance:
     if facts.databases:
         items.append(_series(facts, words))
     items.append(_journal(facts, words))
+    if facts.clock_away_s:
+        word = "g_clock_ahead" if facts.clock_away_s > 0 else "g_clock_behind"
+        text = words.say(word, span=words.span(abs(facts.clock_away_s)))
+        items.append(Item("watch", words.say("l_clock"), text, "/alarms"))
     bad = sum(item.level == "bad" for item in items)
     watch = sum(item.level == "watch" for item in items)
     say = words.say

@@ -100,9 +100,13 @@ def _process(facts: Facts) -> Iterator[Metric]:
     yield _gauge(
         "loop_lag_max_seconds", "The longest such lag of the last minute.", _one(process.lag_max_s)
     )
-    if facts.clock_trusted is not None:
+    away_s = facts.clock_away_s
+    if away_s is not None:
         yield _gauge(
-            "clock_trusted", "1 while the wall clock is believed.", _one(facts.clock_trusted)
+            "clock_trusted", "1 while the machine's wall clock is believed.", _one(away_s == 0)
+        )
+        yield _gauge(
+            "clock_away_seconds", "By how much it is ahead of the time that is kept.", _one(away_s)
         )
 
 

@@ -66,7 +66,7 @@ def facts(
         headend="he1",
         zone=ZONE.key,
         configuration="0" * 64,
-        clock_trusted=None,
+        clock_away_s=0.0,
         process=ProcessFacts("0.1.0", 60.0, NOW_MS - 60_000, 10**8, 20, 1024, 1.0, 12, 0.0, 0.0),
         tasks=[TaskFacts("journal", running=True, restarts=0, error=None)],
         buses=[a_bus()],

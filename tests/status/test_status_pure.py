@@ -62,6 +62,12 @@ def test_a_register_that_goes_back_is_a_break_and_no_negative_energy():
     assert curve.breaks == 1
 
 
+def test_an_hour_without_consumption_is_a_step_of_nought_and_no_break():
+    curve = day_curve(samples(["5", "5", "6"]), DAY)
+    assert [step.energy for step in curve.steps] == [0, 1]
+    assert curve.breaks == 0
+
+
 def test_fewer_than_two_readings_are_no_curve():
     assert day_curve([], DAY).steps == ()
     assert day_curve(samples(["1"]), DAY).steps == ()
@@ -203,6 +209,8 @@ TROUBLES = {
     "the broker": (facts(connected=False), "watch"),
     "a consumer": (facts(waits_s=3600), "bad"),
     "a full disk": (facts(free_bytes=1), "bad"),
+    "a clock ahead": (replace(facts(), clock_away_s=7200.0), "watch"),
+    "a clock behind": (replace(facts(), clock_away_s=-7200.0), "watch"),
 }
 
 
