@@ -5,6 +5,7 @@ curve. Where nothing is known there is no step. Floats are for the drawing only;
 exact.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -12,6 +13,7 @@ from itertools import pairwise
 
 STEPS_MAX = 288  # one in five minutes: finer than a screen shows
 HOUR_MS = 3_600_000
+SCALE_MIN_KW = 0.01
 
 WIDTH, HEIGHT = 360, 150
 LEFT, RIGHT, TOP, BOTTOM = 46, 6, 8, 22
@@ -156,12 +158,13 @@ def draw(curve: Curve, day_ms: tuple[int, int], ticks_ms: Sequence[int], top_kw:
 
 
 def scale_top(peak_kw: float) -> float:
-    """A round number of kW at or above a peak: 1, 2, 4, 5, 10 times a power of ten."""
+    """A round number of kW at or above a peak: 1, 2, 4, 5, 10 times a power of ten.
+
+    SCALE_MIN_KW at least; 1 when there is nothing to be drawn.
+    """
     if peak_kw <= 0:
         return 1.0
-    power = 1.0
-    while power * 10 < peak_kw:
-        power *= 10
-    while power >= peak_kw * 1.000_001:
-        power /= 10
-    return next(power * step for step in (1, 2, 4, 5, 10) if power * step >= peak_kw)
+    power = 10.0 ** math.floor(math.log10(max(peak_kw, SCALE_MIN_KW)))
+    return next(
+        power * step for step in (1, 2, 4, 5, 10, 20) if power * step >= max(peak_kw, SCALE_MIN_KW)
+    )
