@@ -261,6 +261,18 @@ def test_no_other_way_of_cutting_costs_less(data: st.DataObject) -> None:
     assert plan(device, rows, line=line).cost_ms == pytest.approx(least)
 
 
+def test_what_is_billed_stays_together_although_two_requests_cost_less() -> None:
+    between = [Register(f"p{at}", 3, at, "uint16", 1) for at in range(2, 62)]
+    billed = [Register(name, 3, at, "uint32", 2, bill=True) for name, at in (("a", 0), ("b", 62))]
+    device = device_of([*billed, *between], 64)
+    slow = Line.serial(1200, turnaround_ms=0, reply_delay_ms=0)
+    assert slow.cost_ms(64) > 2 * slow.cost_ms(2)
+    (block,) = plan_blocks(device, billed, line=slow)
+    assert block.registers == tuple(billed)
+    telemetry = [replace(one, bill=False) for one in billed]
+    assert len(plan_blocks(device_of([*telemetry, *between], 64), telemetry, line=slow)) == 2
+
+
 # -- what devices forbid
 
 
