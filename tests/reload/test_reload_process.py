@@ -55,12 +55,17 @@ async def test_the_service_manager_sees_a_reload_begin_and_end_good_or_not(world
 
 
 async def test_a_signal_while_the_daemon_stands_up_neither_ends_it_nor_is_lost(world: World):
-    """From the moment the program's own code runs."""
+    """From before the configuration is read: a pipe in its place holds the daemon there."""
+    text = world.file.read_text()
+    world.file.unlink()
+    os.mkfifo(world.file)
     starting = asyncio.create_task(world.start())
     try:
         await eventually(lambda: world.started, timeout_s=WAIT_S)
         await eventually(lambda: catches(world.pid, signal.SIGHUP), timeout_s=WAIT_S)
         world.hang_up()
+        await asyncio.to_thread(world.file.write_text, text)
+        world.write()
         await starting
 
         async def reloaded() -> bool:
