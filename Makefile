@@ -45,6 +45,7 @@ bench: install servers
 	$(PYTHON) benchmarks/pipeline.py
 	$(PYTHON) benchmarks/billing.py
 	$(PYTHON) benchmarks/series.py
+	$(PYTHON) benchmarks/dlt645.py
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
