@@ -21,7 +21,6 @@ from headend.messages.broker import BrokerSpec
 from headend.messages.connect_words import needs_a_person
 from headend.messages.connection import Backoff, ConnectionWatch, keep_connected
 from headend.messages.incoming import Message
-from headend.messages.log_limit import LogLimit
 from headend.messages.pipe import Pipe, PublishRefused
 from headend.messages.records import Receipt, Resume, Status, cleaned, decode_status, encode
 from headend.messages.topics import Topics
@@ -79,7 +78,6 @@ class BillingConsumer:
         self._clock = clock
         self._on_ready = on_ready
         self._backoff = backoff or Backoff()
-        self._limit = LogLimit(log, clock)
         self._thread = StoreThread(store, name=name, clock=clock)
         self._notices = Notices(store, self._thread, broker.name)
         self.connection = ConnectionWatch(clock, self._notices.connection_changed)
@@ -208,19 +206,17 @@ class BillingConsumer:
         self.totals.readings += counts.new + counts.replaced
         self.totals.refused_messages += counts.refused_messages
         for refusal in result.refusals:
-            self._limit.warning(
-                (refusal.headend, refusal.code),
+            log.warning(
                 "headend=%s message refused code=%s reason=%s",
                 refusal.headend,
                 refusal.code,
                 cleaned(refusal.reason),
+                extra={"about": (refusal.headend, refusal.code)},
             )
         if counts.conflicts:
-            self._limit.warning("conflict", "conflicting readings kept apart: %d", counts.conflicts)
+            log.warning("conflicting readings kept apart: %d", counts.conflicts)
         if counts.recovered:
-            self._limit.warning(
-                "recovered", "readings below the cursor that were unknown: %d", counts.recovered
-            )
+            log.warning("readings below the cursor that were unknown: %d", counts.recovered)
         self._receipts.update(result.receipts)
         self._something_to_say.set()
         for stream, from_seq in result.resumes.items():
@@ -239,22 +235,22 @@ class BillingConsumer:
             _check_sender(status, peer.name)
         except FeedError as error:
             self.totals.refused_messages += 1
-            self._limit.warning(
-                (peer.name, "status", error.code),
+            log.warning(
                 "headend=%s status refused code=%s reason=%s",
                 peer.name,
                 error.code,
                 cleaned(str(error)),
+                extra={"about": (peer.name, "status", error.code)},
             )
             arrived = Arrived(peer.name, message.topic, message.payload)
             await self._thread.ask(self._store.refuse, arrived, error)
             return
         if status.online and self._name not in status.consumers:
-            self._limit.warning(
-                (peer.name, "not configured"),
+            log.warning(
                 "headend=%s does not know the consumer %s: add it to feed.consumers there",
                 peer.name,
                 self._name,
+                extra={"about": (peer.name, "not configured")},
             )
         if peer.epoch not in (None, status.epoch):
             log.warning("headend=%s epoch=%s begins", peer.name, status.epoch)

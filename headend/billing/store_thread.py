@@ -15,7 +15,6 @@ from typing import TypeVar
 from headend.billing.errors import DatabaseAway
 from headend.billing.store import Store
 from headend.domain.clock import Clock
-from headend.messages.log_limit import LogLimit
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +67,6 @@ class StoreThread:
         self._name = name
         self._clock = clock
         self._patience_s = patience_s
-        self._limit = LogLimit(log, clock)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="billing-store")
         self._away_since: float | None = None
         self.failures = 0
@@ -110,11 +108,11 @@ class StoreThread:
         future = asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
         try:
             while not (await asyncio.wait((future,), timeout=self._patience_s))[0]:
-                self._limit.warning(
-                    "silent",
+                log.warning(
                     "billing=%s the database has not answered for %.0f s, breaking the line",
                     self._name,
                     self._patience_s,
+                    extra={"about": self._name},
                 )
                 self._store.cut()
         except asyncio.CancelledError:
@@ -127,8 +125,11 @@ class StoreThread:
         self.failures += 1
         if self._away_since is None:
             self._away_since = self._clock.monotonic()
-        self._limit.warning(
-            "away", "billing=%s database away: %s (trying again)", self._name, error
+        log.warning(
+            "billing=%s database away: %s (trying again)",
+            self._name,
+            error,
+            extra={"about": self._name},
         )
 
     def _note_back(self) -> None:
@@ -136,5 +137,4 @@ class StoreThread:
             return
         away_s = self._clock.monotonic() - self._away_since
         self._away_since = None
-        self._limit.forget("away")
         log.warning("billing=%s database back after %.1f s", self._name, away_s)

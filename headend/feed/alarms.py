@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from headend.domain.clock import Clock, iso
 from headend.domain.errors import JournalError
 from headend.domain.meter import Event
-from headend.messages.log_limit import LogLimit
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +47,6 @@ class FeedAlarms:
         self._append = append
         self._clock = clock
         self._on_change = on_change
-        self._limit = LogLimit(log, clock)
         self._raised: dict[_Key, Event] = {}
         self._unwritten: deque[Event] = deque(maxlen=UNWRITTEN_MAX)
         self._something = asyncio.Event()
@@ -113,7 +111,7 @@ class FeedAlarms:
                 try:
                     await self._append(event)
                 except JournalError as error:
-                    self._limit.warning("unwritten", "alarm %s not kept: %s", event.fields, error)
+                    log.warning("alarm %s not kept: %s", event.fields, error)
                     await asyncio.sleep(RETRY_S)
                     continue
                 if self._unwritten and self._unwritten[0] is event:

@@ -8,7 +8,6 @@ from headend.domain.clock import Clock
 from headend.domain.errors import FeedError
 from headend.feed.consumer_stream import ConsumerStream
 from headend.feed.stream import Position, ReceiptIs, ResumeIs
-from headend.messages.log_limit import LogLimit
 from headend.messages.records import (
     Receipt,
     Resume,
@@ -42,7 +41,6 @@ class Inward:
         self._position = position
         self._set_back = set_back
         self._clock = clock
-        self._limit = LogLimit(log, clock)
         self.refused: Counter[str] = Counter()
 
     async def take(self, consumer: str, payload: bytes, epoch: str) -> bytes | None:
@@ -103,6 +101,10 @@ class Inward:
 
     def _refuse(self, code: str, consumer: str, text: str) -> None:
         self.refused[code] += 1
-        self._limit.warning(
-            (code, consumer), "feed message refused code=%s consumer=%s %s", code, consumer, text
+        log.warning(
+            "feed message refused code=%s consumer=%s %s",
+            code,
+            consumer,
+            text,
+            extra={"about": (code, consumer)},
         )

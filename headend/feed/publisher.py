@@ -33,7 +33,6 @@ from headend.journal.model import CursorState, StreamSlice, is_feed_consumer
 from headend.messages.broker import BrokerSpec
 from headend.messages.connect_words import needs_a_person
 from headend.messages.connection import Backoff, ConnectionState, ConnectionWatch, keep_connected
-from headend.messages.log_limit import LogLimit
 from headend.messages.pipe import Pipe, PublishRefused, Will
 from headend.messages.records import ConsumerStatus, Status, decode_status, encode
 from headend.messages.topics import Topics
@@ -123,7 +122,6 @@ class Publisher:
         self.requests = RequestDesk(self.topics, read_now, settings, clock, self.alarms)
         self.inward = Inward(headend, self.streams, self._position, self.set_back, clock)
         self.connected = False
-        self._limit = LogLimit(log, clock)
         self._take_up(told)
         journal.on_append(self.wake)
 
@@ -231,9 +229,7 @@ class Publisher:
         try:
             kept = decode_status(payload)
         except FeedError as error:
-            self._limit.warning(
-                "status", "retained status is not ours code=%s %s", error.code, error
-            )
+            log.warning("retained status is not ours code=%s %s", error.code, error)
             return
         if kept.epoch != self._journal.epoch:
             return
@@ -275,12 +271,12 @@ class Publisher:
             if is_new_epoch or stream.must_begin or self._cursor_was_set(stream, at):
                 self._begin(stream)
             elif stream.at.is_overdue(at, now):
-                self._limit.warning(
-                    (stream.name, "silent"),
+                log.warning(
                     "consumer=%s no receipt for %.0f s, sending again from seq=%d",
                     stream.name,
                     self._settings.receipt_timeout_s,
                     at.receipted_seq + 1,
+                    extra={"about": (stream.name, "silent")},
                 )
                 stream.counters.resends += 1
                 stream.at.begin(at, now, probing=True)
@@ -405,8 +401,11 @@ class Publisher:
                 await self.set_back(epoch, str(error))
                 continue
             except JournalError as error:
-                self._limit.warning(
-                    (stream.name, "cursor"), "consumer=%s receipt not kept: %s", stream.name, error
+                log.warning(
+                    "consumer=%s receipt not kept: %s",
+                    stream.name,
+                    error,
+                    extra={"about": (stream.name, "cursor")},
                 )
                 stream.receipt_came.set()
                 await asyncio.sleep(CURSOR_RETRY_S)
@@ -421,7 +420,6 @@ class Publisher:
             self._retained.wake()
 
     def _all_is_well_again(self, stream: ConsumerStream) -> None:
-        self._limit.forget((stream.name, "silent"))
         stream.blocked_s = 0.0
         stopped = self.alarms.standing_event(FEED_STOPPED, stream.name)
         if stopped and stream.cursor_seen >= int(stopped.fields.get("record", 0)):

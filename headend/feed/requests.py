@@ -9,7 +9,6 @@ from headend.domain.clock import Clock, from_iso
 from headend.domain.errors import FeedError, HeadendError
 from headend.feed.alarms import PUBLISH_REFUSED, FeedAlarms
 from headend.feed.settings import FeedSettings
-from headend.messages.log_limit import LogLimit
 from headend.messages.pipe import Pipe, PublishRefused
 from headend.messages.records import cleaned
 from headend.messages.requests import (
@@ -45,7 +44,6 @@ class RequestDesk:
         self._settings = settings
         self._clock = clock
         self._alarms = alarms
-        self._limit = LogLimit(log, clock)
         self._queue: deque[tuple[ReadRequest, int]] = deque()
         self._arrived = asyncio.Event()
         self._busy = 0
@@ -154,7 +152,7 @@ class RequestDesk:
         try:
             await pipe.publish(topic, encode_read_reply(reply))
         except FeedError as error:
-            self._limit.warning("reply", "a reply was not delivered: %s", error)
+            log.warning("a reply was not delivered: %s", error)
         except PublishRefused as error:
             self._alarms.raise_once(PUBLISH_REFUSED, everywhere, reason=error.reason)
         else:
@@ -162,7 +160,7 @@ class RequestDesk:
 
     def _count(self, code: str, text: str) -> None:
         self.refused[code] += 1
-        self._limit.warning(code, "read request refused code=%s %s", code, text)
+        log.warning("read request refused code=%s %s", code, text, extra={"about": code})
 
 
 def _word(error: HeadendError) -> str:

@@ -24,7 +24,6 @@ from headend.config.secret_files import FileFault
 from headend.domain.clock import Clock, iso
 from headend.journal import Journal
 from headend.journal.model import TIMESERIES_PREFIX
-from headend.messages.log_limit import LogLimit
 from headend.timeseries.alarm import StoppedAlarm
 from headend.timeseries.batch import Batch, Pending
 from headend.timeseries.deadletters import DeadLetter, DeadLetters
@@ -99,7 +98,6 @@ class SeriesWriter:
         self._settings = settings or WriterSettings()
         self._make = make
         self._encoder = LineEncoder(headend)
-        self._limit = LogLimit(log, clock)
         self._wake = asyncio.Event()
         self._wake.set()
         self._cursor_moves = asyncio.Lock()
@@ -357,7 +355,9 @@ class SeriesWriter:
                 case BadLines(text) | TooLarge(text):
                     self._answered()
                     self.extra.dropped += len(lines)
-                    self._limit.warning("extra", "timeseries=%s statistics: %s", self.name, text)
+                    log.warning(
+                        "timeseries=%s statistics: %s", self.name, text, extra={"about": self.name}
+                    )
                 case TryAgain(reason):
                     self.extra.give_back(lines)
                     self._failed(reason)
@@ -377,10 +377,13 @@ class SeriesWriter:
             else:
                 break
         for letter in found:
-            self._limit.warning(
-                "dead", "timeseries=%s refused for good: %s line=%s", self.name, letter.text,
+            log.warning(
+                "timeseries=%s refused for good: %s line=%s",
+                self.name,
+                letter.text,
                 letter.line[:200],
-            )  # fmt: skip
+                extra={"about": self.name},
+            )
 
     # -- how it stands
 
@@ -394,7 +397,6 @@ class SeriesWriter:
         if self._failures or self._stopped:
             log.warning("timeseries=%s writes again", self.name)
             self._since_ms = self._clock.now_ms()
-            self._limit.forget("away")
         self._failures, self._stopped, self._trouble = 0, False, None
         self._alarm.clear()
 
@@ -403,7 +405,9 @@ class SeriesWriter:
             self._since_ms = self._clock.now_ms()
         self._failures += 1
         self._trouble = reason
-        self._limit.warning("away", "timeseries=%s is tried again: %s", self.name, reason)
+        log.warning(
+            "timeseries=%s is tried again: %s", self.name, reason, extra={"about": self.name}
+        )
 
     async def _look_at_oldest(self) -> None:
         """So that the lag shows although nothing could be begun."""

@@ -1,7 +1,7 @@
 """PostgreSQL goes away in every way it can, and comes back: nothing lost, nothing twice."""
 
 import asyncio
-import logging
+import io
 import threading
 
 import pytest
@@ -13,6 +13,7 @@ from headend.billing import postgresql as postgresql_module
 from headend.billing.database import BillingDatabaseError, DatabaseAway, DatabaseBusy
 from headend.billing.store_thread import StoreThread
 from headend.domain.clock import SystemClock
+from headend.logs import logging_to
 from tests.support.waiting import eventually
 
 A = ("he1", EPOCH_A)
@@ -298,7 +299,7 @@ async def asked(outer, server, group, away, *, patience_s=30.0):
 
 
 async def test_a_server_that_is_killed_and_restarted_is_told_once_when_it_goes_and_comes(
-    outer, server, caplog
+    outer, server
 ):
     outer.take(reads(1, 4))
 
@@ -311,12 +312,14 @@ async def test_a_server_that_is_killed_and_restarted_is_told_once_when_it_goes_a
         return await task
 
     message = Inbox.arrived(reads(5, 8))
-    with caplog.at_level(logging.INFO, logger="headend"):
+    log = io.StringIO()
+    with logging_to(log, environment={}):
         result = await asked(outer, server, [message], away)
     assert result.receipts == {A: 8}
     holds(outer, 8)
-    said = [r.getMessage() for r in caplog.records if "database" in r.getMessage()]
-    assert [line.split(" ")[2] for line in said] == ["away:", "back"]
+    lines = [line for line in log.getvalue().splitlines() if " database " in line]
+    said = [line.split(" ")[5] for line in lines if "(repeated" not in line]
+    assert said == ["away:", "back"]
 
 
 async def test_a_server_that_stops_answering_is_given_up_and_asked_again(outer, server, caplog):
