@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from headend.status.facts import MeterFacts, MeterState
 
 PAGE_ROWS = 50
+PAGE_BUSES = 40
 TEXT_CHARS_MAX = 64
+T = TypeVar("T")
+
 TROUBLE = frozenset({MeterState.FAILING, MeterState.SILENT, MeterState.NO_PORT})
 
 
@@ -38,11 +42,9 @@ class Query:
         """Whether anything is left out."""
         return bool(self.text or self.state or self.bus)
 
-    def parameters(self, page: int | None = None) -> dict[str, str]:
-        """As the query part of a URL."""
+    def parameters(self) -> dict[str, str]:
+        """As the query part of a URL, without the page."""
         asked = {"q": self.text, "state": self.state, "bus": self.bus}
-        if page is not None and page > 1:
-            asked["page"] = str(page)
         return {name: value for name, value in asked.items() if value}
 
 
@@ -67,10 +69,15 @@ def listing(meters: Sequence[MeterFacts], query: Query) -> Listing:
         and _is_in(meter.state, query.state)
         and (not text or text in f"{meter.id}\n{meter.service_point}\n{meter.address}".casefold())
     ]
-    pages = max(1, -(-len(found) // PAGE_ROWS))
-    page = min(query.page, pages)
-    rows = found[(page - 1) * PAGE_ROWS : page * PAGE_ROWS]
+    rows, page, pages = paged(found, query.page, PAGE_ROWS)
     return Listing(rows, len(found), len(meters), page, pages)
+
+
+def paged(rows: Sequence[T], page: int, size: int) -> tuple[Sequence[T], int, int]:
+    """Rows of a page, the page (the last one when it is beyond the end), and how many there are."""
+    pages = max(1, -(-len(rows) // size))
+    page = min(max(1, page), pages)
+    return rows[(page - 1) * size : page * size], page, pages
 
 
 def _is_in(state: MeterState, wanted: str) -> bool:

@@ -21,7 +21,7 @@ from headend.status.curves import HEIGHT, LEFT, RIGHT, TOP, WIDTH, by_hour, draw
 from headend.status.facts import BusFacts, Facts, MeterFacts, MeterState
 from headend.status.gather import EXPORT, IMPORT, YIELD
 from headend.status.glance import glance
-from headend.status.listing import TROUBLE, Query, listing
+from headend.status.listing import PAGE_BUSES, TROUBLE, Query, listing, paged
 from headend.status.meter import MeterPast, days_to_choose
 from headend.status.words import HTML_LANGUAGE, LANGUAGES, Language, Words
 
@@ -105,6 +105,7 @@ def overview(facts: Facts, asked: Asked, words: Words) -> bytes:
     return render(
         "overview.html", asked, words, facts,
         here="overview",
+        buses=_most_telling(facts),
         glance=glance(facts, words),
         causes=[alarm for alarm in facts.kept.alarms if alarm.under is None][:TROUBLES_SHOWN_MAX],
         troubled=troubled[:TROUBLES_SHOWN_MAX],
@@ -160,10 +161,14 @@ def meter(
 
 
 def buses(facts: Facts, asked: Asked, words: Words) -> bytes:
-    """The buses with their load, answer times and counters."""
+    """The buses with their load, answer times and counters, a page at a time."""
+    shown, page, pages = paged(facts.buses, Query.of(asked.query).page, PAGE_BUSES)
     return render(
         "buses.html", asked, words, facts,
         here="buses",
+        buses=list(enumerate(shown, (page - 1) * PAGE_BUSES + 1)),
+        page=page,
+        pages=pages,
         bus_state=_bus_states,
         MeterState=MeterState,
         histogram=_histogram,
@@ -198,6 +203,22 @@ def problem(asked: Asked, words: Words, text: str) -> bytes:
 
 
 # -- what templates need
+
+
+def _most_telling(facts: Facts) -> list[tuple[int, int, BusFacts]]:
+    """The buses of the overview, each with its number and the page it stands on.
+
+    All of them, in their order; when there are many, those that are not well first.
+    """
+    numbered = [(n + 1, n // PAGE_BUSES + 1, bus) for n, bus in enumerate(facts.buses)]
+    if len(numbered) > PAGE_BUSES:
+        numbered.sort(key=lambda entry: _is_well(entry[2]))
+    return numbered[:PAGE_BUSES]
+
+
+def _is_well(bus: BusFacts) -> bool:
+    in_trouble = any(bus.states.get(state, 0) for state in TROUBLE)
+    return bus.statistics.state is BusState.OPEN and not in_trouble
 
 
 def _days(facts: Facts) -> list[tuple[str, Any]]:

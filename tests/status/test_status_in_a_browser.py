@@ -152,6 +152,8 @@ def test_a_meters_day_is_a_picture_with_words_and_a_table_of_the_same(bench, rea
         assert title is not None
         assert told is not None
         assert title.startswith(name)
+        ids = [pictures.nth(n).locator(part).get_attribute("id") for part in ("title", "desc")]
+        assert pictures.nth(n).get_attribute("aria-labelledby") == " ".join(map(str, ids))
         block = shown.locator(".curve").nth(n)
         block.locator("summary").click()
         cells = block.locator("tbody td").all_text_contents()

@@ -19,13 +19,15 @@ from headend.domain.alarms import alarm_kinds
 from headend.domain.due import DueState, day_bounds_ms
 from headend.domain.exchange import Outcome
 from headend.domain.meter import Event
+from headend.status import pages
 from headend.status.access import host_is_ours
 from headend.status.alarms import Alarm, clean, shown_event
 from headend.status.curves import STEPS_MAX, Sample, by_hour, day_curve, draw, scale_top
 from headend.status.facts import FromJournal, MeterState, StreamFacts
 from headend.status.glance import glance
-from headend.status.listing import PAGE_ROWS, Query, listing
+from headend.status.listing import PAGE_BUSES, PAGE_ROWS, Query, listing
 from headend.status.metrics import REASONS_MAX, exposition
+from headend.status.pages import Asked
 from headend.status.words import Words, preferred, table
 
 PACKAGE = Path(status.__file__).parent
@@ -260,6 +262,22 @@ def test_any_question_is_answered_with_a_page(asked):
     assert len(found.rows) <= PAGE_ROWS
     assert 1 <= found.page <= found.pages
     assert Query.of(Query.of(asked).parameters()) == replace(Query.of(asked), page=1)
+
+
+def test_many_buses_come_in_pages_and_the_overview_has_those_in_trouble_first():
+    buses = [replace(a_bus(), name=f"b{n:03d}") for n in range(100)]
+    buses[77] = replace(a_bus(state=BusState.GONE), name="b077")
+    told = replace(facts(), buses=buses)
+    asked = Asked("/", {}, "en", None, None)
+    shown = re.findall(r'#bus-(\d+)">(b\d+)<', pages.overview(told, asked, EN).decode())
+    assert len(shown) == PAGE_BUSES
+    assert shown[0] == ("78", "b077")
+    assert b"All 100 buses" in pages.overview(told, asked, EN)
+    seen = []
+    for page in ("1", "2", "3"):
+        body = pages.buses(told, replace(asked, query={"page": page}), EN).decode()
+        seen += re.findall(r'<h2 id="bus-(\d+)">(b\d+)</h2>', body)
+    assert seen == [(str(n + 1), f"b{n:03d}") for n in range(100)]
 
 
 def test_trouble_is_every_state_in_which_a_meter_does_not_answer():
