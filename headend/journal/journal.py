@@ -7,6 +7,7 @@ Every method runs on the loop and blocks it for microseconds only. What was awai
 import asyncio
 import logging
 import os
+import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
@@ -24,6 +25,7 @@ from headend.domain.meter import Event
 from headend.domain.reading import Reading
 from headend.journal import due_moves, operations
 from headend.journal.codec import Lexicon
+from headend.journal.disposal import free_some
 from headend.journal.errors import BelowOldest, UnknownConsumer, beyond
 from headend.journal.group import Group
 from headend.journal.model import (
@@ -39,7 +41,7 @@ from headend.journal.model import (
     StreamSlice,
     check_birth,
 )
-from headend.journal.opening import Opened, connect_read_only, open_for_writing
+from headend.journal.opening import Opened, connect_read_only, not_opened, open_for_writing
 from headend.journal.space import SpaceGuard, file_system_free
 from headend.journal.stream import read_entry_slice, read_slice
 from headend.journal.tail import Tail
@@ -110,7 +112,8 @@ class Journal:
         """Open or begin the journal at `path`.
 
         A damaged file is set aside and a new one begun (an alarm event tells). JournalBusy when
-        another process writes it, SchemaNewer when a newer release wrote it.
+        another process writes it, SchemaNewer when a newer release wrote it, JournalError when
+        the disk did not do what it should just now.
         """
         settings = settings or JournalSettings()
         opened = await asyncio.to_thread(open_for_writing, path, clock)
@@ -123,9 +126,11 @@ class Journal:
             writer.begin(consumers, opened.findings.alarms, opened.findings.new_epoch)
             opened.findings.told()
             return cls(path, opened, writer, settings)
-        except BaseException:
+        except BaseException as error:
             opened.connection.close()
             os.close(opened.lock)
+            if isinstance(error, sqlite3.Error):
+                raise not_opened(path, error) from error
             raise
 
     async def __aenter__(self) -> Self:
@@ -379,7 +384,7 @@ class Journal:
 
         Consumers over their `max_backlog_days` are expired first, with an alarm, and hold nothing
         back. With class billing the due lists, stream rows and alarms of those days go too. The
-        days whose readings were dropped.
+        days whose readings were dropped; their room is free when this returns.
         """
         dropped = await self._solo(
             lambda group: operations.drop_days_before(group, day, record_class),
@@ -389,6 +394,8 @@ class Journal:
             for name, cursor in self._cursors.items():
                 # Memory must not tell what the file no longer does.
                 self._tails[name].drop_through(cursor.last_seq)
+        while await self._solo(free_some, makes_room=True):
+            pass  # births go in between
         return dropped
 
     # -- readings taken before the clock is trusted

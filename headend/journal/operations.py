@@ -25,6 +25,7 @@ from headend.journal.codec import (
     insert_sql,
     stored_from_row,
 )
+from headend.journal.disposal import let_go
 from headend.journal.due_moves import hand_over
 from headend.journal.duereport import due_summary
 from headend.journal.group import Group
@@ -306,7 +307,7 @@ def drop_days_before(group: Group, day: date, record_class: RecordClass) -> list
                 continue
             if prefix == EXCHANGE_PREFIX[record_class] and _needed(group, record_class, number):
                 continue
-            _drop(group, prefix, number)
+            let_go(group, prefix, number)
             if prefix == READING_PREFIX[record_class]:
                 dropped.append(day_of(number))
     if record_class is RecordClass.BILLING:
@@ -320,11 +321,6 @@ def _needed(group: Group, record_class: RecordClass, number: int) -> bool:
     """Readings that are still kept may have come from this day's exchanges."""
     kept = group.state.tables.get(READING_PREFIX[record_class], set())
     return number in kept or number - 1 in kept
-
-
-def _drop(group: Group, prefix: str, number: int) -> None:
-    group.connection.execute(f"DROP TABLE {table_name(prefix, number)}")
-    group.state.tables[prefix].discard(number)
 
 
 def _drop_lists(group: Group, limit: int) -> None:
@@ -345,14 +341,14 @@ def _drop_lists(group: Group, limit: int) -> None:
         )
         if waits:
             break
-        _drop(group, "s", number)
+        let_go(group, "s", number)
     closed = {
         date.fromisoformat(d)
         for (d,) in execute("SELECT day FROM due_days WHERE closed_ms IS NOT NULL")
     }
     for number in sorted(state.tables.get("d", ())):
         if number < limit and day_of(number) in closed:
-            _drop(group, "d", number)
+            let_go(group, "d", number)
     _drop_alarms(group, limit * DAY_MS)
 
 

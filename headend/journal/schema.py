@@ -23,6 +23,7 @@ READING_PREFIX = {RecordClass.BILLING: "rb", RecordClass.TELEMETRY: "rt"}
 EXCHANGE_PREFIX = {RecordClass.BILLING: "xb", RecordClass.TELEMETRY: "xt"}
 
 BUSY_TIMEOUT = "PRAGMA busy_timeout=5000"
+GONE = "gone"  # in `meta`: day tables that are no longer there and still take room
 RESTORED = "restored"  # in `meta`: this file was brought back, and why it needs a new epoch
 
 PRAGMAS = (
@@ -161,10 +162,17 @@ def create_day_table(connection: sqlite3.Connection, table: str) -> None:
 def day_tables(connection: sqlite3.Connection) -> dict[str, list[int]]:
     """Every day table there is: prefix -> day numbers, ascending."""
     found: dict[str, list[int]] = {}
+    gone = gone_tables(connection)
     names = connection.execute("SELECT name FROM sqlite_master WHERE type='table' ORDER BY name")
     for (name,) in names:
         match = DAY_TABLE.match(name)
-        if match:
+        if match and name not in gone:
             when = datetime.strptime(match[2], "%Y%m%d").replace(tzinfo=UTC).date()
             found.setdefault(match[1], []).append(day_number(when))
     return found
+
+
+def gone_tables(connection: sqlite3.Connection) -> list[str]:
+    """Day tables that retention has dropped and whose pages are not all free yet."""
+    row = connection.execute("SELECT value FROM meta WHERE key=?", (GONE,)).fetchone()
+    return [] if row is None else str(row[0]).split()

@@ -20,11 +20,13 @@ from headend.journal.model import (
     RecordClass,
 )
 from headend.journal.schema import (
+    GONE,
     NO_INTERVAL,
     READING_PREFIX,
     create_day_table,
     day_number,
     day_tables,
+    gone_tables,
     table_name,
 )
 
@@ -132,7 +134,7 @@ class State:
         self.bases.begin()
 
     def rolled_back(self) -> None:
-        """The transaction came to nothing: forget what it brought."""
+        """The transaction came to nothing: forget what it brought. Then `look_again`."""
         mark = self._mark
         for words, size in ((self.names, mark.names), (self.series, mark.series)):
             while len(words) > size:
@@ -144,6 +146,9 @@ class State:
         self.next_event = mark.next_event
         self.epoch = mark.epoch
         self.bases.rolled_back()
+
+    def look_again(self) -> None:
+        """Take tables, lists and consumers as the file has them. sqlite3.Error: try again."""
         self.forget_tables()
         self._load_tables()
 
@@ -188,6 +193,7 @@ class State:
 
     def _load_tables(self) -> None:
         found = day_tables(self.connection)
+        self.gone = gone_tables(self.connection)
         self.tables: dict[str, set[int]] = {prefix: set(days) for prefix, days in found.items()}
         self.stream_day = max(self.tables.get("s", ()), default=0)
         self.frozen_days: set[str] = {
@@ -267,9 +273,24 @@ class State:
         days = self.tables.setdefault(prefix, set())
         if day in days:
             return False
-        create_day_table(self.connection, table_name(prefix, day))
+        table = table_name(prefix, day)
+        if table in self.gone:
+            # A day that retention has dropped gets something again: what is left of it must go.
+            self.connection.execute(f"DROP TABLE {table}")
+            self.set_gone([name for name in self.gone if name != table])
+        create_day_table(self.connection, table)
         days.add(day)
         return True
+
+    def set_gone(self, tables: list[str]) -> None:
+        """Write down which day tables are no longer there, though their pages are not free yet."""
+        self.gone = tables
+        if tables:
+            self.connection.execute(
+                "INSERT OR REPLACE INTO meta VALUES (?, ?)", (GONE, " ".join(tables))
+            )
+        else:
+            self.connection.execute("DELETE FROM meta WHERE key=?", (GONE,))
 
     def reading_table(self, record_class: RecordClass, day: int) -> DayTable:
         """The table of a class and day, created when it is new."""
