@@ -13,6 +13,7 @@ from protocols.dlt645.refusal import (
     REASONS_1997,
     REASONS_RELAY,
     REASONS_SECURITY,
+    RELAY_DONE,
     reasons_of,
 )
 from protocols.dlt645.status import meanings, states, unnamed_bits
@@ -112,6 +113,10 @@ class _Data:
             yield self._part(at, "error", said, data)
         elif kind.name == "payload":
             yield from self._payload(at, data)
+        elif kind.name == "result" and len(data) == 2:
+            done = reasons_of(int.from_bytes(data, "little"), RELAY_DONE)
+            said = ", ".join(self._say(name) for name in done) or self._say("no_result")
+            yield self._part(at, "result", said, data)
         elif kind.name == "identifier":
             yield self._part(at, "identifier", self._item_name(), data)
         else:

@@ -109,6 +109,10 @@ _VENDOR = Function(
 )
 
 
+# The word of a speed, in 17H and in 04000701 to 04000705: exactly one bit.
+SPEED_OF_WORD = {0x02: 600, 0x04: 1200, 0x08: 2400, 0x10: 4800, 0x20: 9600, 0x40: 19200}
+
+
 def edition_of(control: int) -> Edition:
     """The edition a control code belongs to; 03 and 08, which both have, count as 2007."""
     function = control & 0x1F

@@ -210,16 +210,13 @@ def _record(payload: bytes, at: int, number: int) -> LoadRecord:
         raise _bad_record(payload, at, "begins with neither A0 A0 nor E0 E0")
     body = at + _HEAD_BYTES
     cuts = _cuts_of_all(payload, body) if number == ALL_CLASSES else _cuts_of_one(number)
-    found: list[tuple[list[tuple[int, int]], int, bool]] = []
     for pieces, size in cuts:
         if _fits(payload, body, pieces, size):
             sum_at = body + size
-            found.append((pieces, sum_at, sum8(payload[at:sum_at]) == payload[sum_at]))
-    if not found:
-        raise _bad_record(payload, at, f"is no record of class {number}")
-    # Where two ways to cut fit, the sum decides.
-    pieces, sum_at, sum_fits = next((one for one in found if one[2]), found[0])
-    return _read_record(payload[at : sum_at + 2], pieces, body - at, sum_fits, start == _BAD_START)
+            sum_fits = sum8(payload[at:sum_at]) == payload[sum_at]
+            raw = payload[at : sum_at + 2]
+            return _read_record(raw, pieces, sum_fits=sum_fits, is_bad=start == _BAD_START)
+    raise _bad_record(payload, at, f"is no record of class {number}")
 
 
 def _bad_record(payload: bytes, at: int, what: str) -> BadContent:
@@ -268,7 +265,7 @@ def _fits(payload: bytes, body: int, pieces: list[tuple[int, int]], size: int) -
 
 
 def _read_record(
-    raw: bytes, pieces: list[tuple[int, int]], body: int, sum_fits: bool, is_bad: bool
+    raw: bytes, pieces: list[tuple[int, int]], *, sum_fits: bool, is_bad: bool
 ) -> LoadRecord:
     flags: list[str] = []
     time, year_first = _time(raw[_TIME_AT : _TIME_AT + _TIME_BYTES])
@@ -278,7 +275,7 @@ def _read_record(
         flags.append("no_time")
     if not sum_fits:
         flags.append("checksum")
-    separators = len(raw) - body - 2 - sum(CLASS_BYTES[number] for number, _ in pieces)
+    separators = len(raw) - _HEAD_BYTES - 2 - sum(CLASS_BYTES[number] for number, _ in pieces)
     if separators < len(CLASSES):
         flags.append("no_separators")
     if is_bad:
@@ -286,7 +283,7 @@ def _read_record(
     classes: dict[int, tuple[LoadValue, ...]] = {}
     for number, place in pieces:
         try:
-            classes[number] = _values(number, raw[body + place :])
+            classes[number] = _values(number, raw[_HEAD_BYTES + place :])
         except BadContent:
             flags.append("not_bcd")
     return LoadRecord(time, classes, tuple(flags), raw)

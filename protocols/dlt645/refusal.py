@@ -56,6 +56,21 @@ REASONS_RELAY = (  # two bytes, low byte first, in the extended refusal of relay
     "already_open",
 )
 
+RELAY_DONE = (  # two bytes, low byte first, in the extended reply of relay control (9CH)
+    "relay_closed",
+    "closing_permitted",
+    "relay_opened",
+    "opening_delayed",
+    "opened_for_a_time",
+    "opening_delayed_by_load",
+    "reserved",
+    "reserved",
+    "protected_supply_on",
+    "protected_supply_off",
+    "alarm_on",
+    "alarm_off",
+)
+
 
 def reasons_of(word: int, names: tuple[str, ...] = REASONS) -> tuple[str, ...]:
     """The names of the bits that are set, lowest first."""

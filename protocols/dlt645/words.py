@@ -2,6 +2,8 @@
 
 import re
 
+from protocols.dlt645.functions import SPEED_OF_WORD
+
 _WORDS: dict[str, tuple[str, str]] = {
     "start": ("start of the frame", "帧起始符"),
     "start2": ("second start byte", "第二个帧起始符"),
@@ -61,6 +63,37 @@ _WORDS: dict[str, tuple[str, str]] = {
     ),
     "bit_set": ("bit {bit}, which has no name here, is set", "第{bit}位 (未定义) 为 1"),
     "all_events": ("all events", "所有事件"),
+    "no_result": ("no result", "无执行结果"),
+    "relay_closed": ("relay closed", "已合闸"),
+    "closing_permitted": ("closing permitted", "合闸允许"),
+    "relay_opened": ("relay opened", "已跳闸"),
+    "opening_delayed": ("opening delayed", "延时跳闸"),
+    "opened_for_a_time": ("opened, closes again by itself", "跳闸自动恢复"),
+    "opening_delayed_by_load": ("opening delayed, the current is high", "大电流延时跳闸"),
+    "protected_supply_on": ("protected supply", "保电"),
+    "protected_supply_off": ("end of the protected supply", "保电解除"),
+    "alarm_on": ("alarm", "报警"),
+    "alarm_off": ("end of the alarm", "报警解除"),
+    "repeated_top_up": ("top-up repeated", "重复充值"),
+    "esam_verification": ("verification by the ESAM failed", "ESAM 验证失败"),
+    "identity_authentication": ("identity authentication failed", "身份认证失败"),
+    "customer_number": ("customer number is another", "客户编号不匹配"),
+    "top_up_count": ("count of top-ups is wrong", "充值次数错误"),
+    "hoarding_limit": ("more than may be hoarded", "购电超囤积"),
+    "address_range": ("address out of range", "地址超范围"),
+    "remote_account_closed": ("remote account closed", "远程已销户"),
+    "password_setting": ("setting of a password failed", "密码设置错误"),
+    "meter_suspended": ("meter suspended", "电表挂起"),
+    "mac": ("MAC wrong", "MAC 校验错"),
+    "authentication_expired": ("authentication expired", "身份认证超时"),
+    "command_expired": ("command expired", "命令有效时间无效"),
+    "protected_supply": ("protected supply: not opened", "保电状态, 拒绝跳闸"),
+    "recovery_protected_supply": (
+        "protected supply: not opened for a time",
+        "保电状态, 拒绝跳闸自动恢复",
+    ),
+    "recovery_time": ("recovery time wrong", "自动恢复时间无效"),
+    "already_open": ("already open", "已处于跳闸状态"),
     "no_reason": ("no reason", "无原因"),
     "not_decoded": ("payload, not decoded", "数据, 不解析"),
     "no_value": ("no value (all FF or an empty slot)", "无数据 (全 FF 或空记录)"),
@@ -106,6 +139,9 @@ _WORDS: dict[str, tuple[str, str]] = {
     "from_time": ("from {time} on", "起始时间 {time}"),
     "sequence": ("frame number {number}", "帧序号 {number}"),
     "freeze_time": ("freeze at {text} (month, day, hour, minute)", "冻结时间 {text} (月日时分)"),
+    "freeze_hourly": ("freeze every hour, at minute {mm}", "每小时第{mm}分冻结"),
+    "freeze_daily": ("freeze every day at {hh}:{mm}", "每日{hh}:{mm}冻结"),
+    "freeze_monthly": ("freeze every month, on day {dd} at {hh}:{mm}", "每月{dd}日{hh}:{mm}冻结"),
     "freeze_now": ("freeze now", "瞬时冻结"),
     "clear_time": ("{text} (month, day, hour, minute)", "{text} (月日时分)"),
     "speed_word": ("{speed} bit/s", "{speed} bit/s"),
@@ -129,8 +165,6 @@ _WORDS: dict[str, tuple[str, str]] = {
     "result": ("result {text}", "执行结果 {text}"),
 }
 
-_SPEEDS = {0x02: 600, 0x04: 1200, 0x08: 2400, 0x10: 4800, 0x20: 9600, 0x40: 19200}
-
 
 def say(key: str, lang: str, **facts: object) -> str:
     """A sentence; a key that has none is shown as words."""
@@ -146,14 +180,24 @@ def piece_meaning(name: str, text: str, lang: str) -> str:
     if name == "address":
         key = _address_key(text)
     elif name == "speed":
-        speed = _SPEEDS.get(int(text, 16))
+        speed = SPEED_OF_WORD.get(int(text, 16))
         return say("speed_bad" if speed is None else "speed_word", lang, text=text, speed=speed)
-    elif name == "freeze_time" and text == "99999999":
-        key = "freeze_now"
+    elif name == "freeze_time" and text.startswith("99") and len(text) == 8:
+        return _freeze(text, lang)
     elif name in ("command", "output") and f"{name}_{text}" in _WORDS:
         key = f"{name}_{text}"
     number = int(text, 16) if text else 0
     return say(key, lang, text=text, number=number, time=_time_text(text))
+
+
+def _freeze(text: str, lang: str) -> str:
+    """What repeats a freeze: 99 in the place of a part means every one of it."""
+    dd, hh, mm = text[2:4], text[4:6], text[6:8]
+    if text == "99999999":
+        return say("freeze_now", lang)
+    if dd == "99":
+        return say("freeze_hourly" if hh == "99" else "freeze_daily", lang, hh=hh, mm=mm)
+    return say("freeze_monthly", lang, dd=dd, hh=hh, mm=mm)
 
 
 def _address_key(text: str) -> str:

@@ -1,6 +1,7 @@
 """Frames in words."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,16 @@ def test_passwords_and_operator_codes_are_never_shown(name: str, damage: str) ->
         assert bytes.fromhex(secret)[::-1].hex().upper() not in text
 
 
+def test_every_reason_of_a_refusal_has_its_words_in_both_languages() -> None:
+    for control, size in ((0xD1, 1), (0xC1, 1), (0xC3, 2), (0xDC, 2)):
+        for bit in range(8 * size):
+            raw = forged("000000000001", control, (1 << bit).to_bytes(size, "little"))
+            english, chinese = (only(raw.hex(), lang) for lang in ("en", "zh"))
+            said = chinese["parts"][5]["meaning"]
+            assert said != english["parts"][5]["meaning"], (control, bit)
+            assert re.search("[\u4e00-\u9fff]", said), (control, bit)
+
+
 def test_every_control_code_has_a_name_in_both_languages() -> None:
     for edition, table in (("dlt645-2007", FUNCTIONS_2007), ("dlt645-1997", FUNCTIONS_1997)):
         for code in table:
@@ -240,7 +251,12 @@ def test_the_edition_is_told_from_the_control_code() -> None:
     [
         ("512210050617", 0x08, "clock", "clock to be set: 17-06-05 10:22:51"),
         ("99999999", 0x16, "freeze_time", "freeze now"),
-        ("00009999", 0x16, "freeze_time", "freeze at 99990000 (month, day, hour, minute)"),
+        ("00009999", 0x16, "freeze_time", "freeze every day at 00:00"),
+        ("15999999", 0x16, "freeze_time", "freeze every hour, at minute 15"),
+        ("30010199", 0x16, "freeze_time", "freeze every month, on day 01 at 01:30"),
+        ("30012411", 0x16, "freeze_time", "freeze at 11240130 (month, day, hour, minute)"),
+        ("0401", 0x9C, "result", "relay opened, protected supply"),
+        ("0000", 0x9C, "result", "no result"),
         ("20", 0x17, "speed", "9600 bit/s"),
         ("30", 0x17, "speed", "30: no single speed"),
         ("01", 0x1D, "output", "demand period"),
@@ -265,7 +281,7 @@ def test_commands_are_said_in_words(data: str, control: int, name: str, meaning:
         ("x03", {"count": "01 records"}),
         ("m03", {"sequence": "frame number 1"}),
         ("m08", {"freeze_time": "freeze now"}),
-        ("m09", {"freeze_time": "99990000"}),
+        ("m09", {"freeze_time": "every day at 00:00"}),
         ("m10", {"speed": "9600 bit/s"}),
         ("m11", {"identifier": "04000C03", "old_level": "02", "new_level": "02"}),
         ("m12", {"level": "04"}),
@@ -442,8 +458,8 @@ def test_what_a_write_says_is_explained_and_is_no_value_of_the_meter() -> None:
 
 
 def test_a_password_that_a_meter_sends_is_not_shown() -> None:
-    for control in (0x91, 0xB1):
-        data = bytes.fromhex("020C0004" + "44332211")
+    for control, di in ((0x91, "020C0004"), (0xB1, "020C0004"), (0x81, "12C2"), (0xA1, "12C2")):
+        data = bytes.fromhex(di + "44332211")
         text = json.dumps(only(forged("000000000001", control, data).hex()))
         assert "11223344" not in text
         assert "44332211" not in text
