@@ -276,7 +276,8 @@ class Poller:
             old = self._ready.pop((meter_id, index), None)
             if old is not None:
                 self.counts.overruns += len(old.points)
-                failed += [(DueKey(meter_id, p, old.due_ms), "overrun") for p in old.points]
+                if not old.tries:  # else why it failed is known, and better
+                    failed += [(DueKey(meter_id, p, old.due_ms), "overrun") for p in old.points]
             if points:
                 self._ready[meter_id, index] = Job(meter_id, entry, due_ms, points, due_ms)
         for slot, job in list(self._ready.items()):
