@@ -6,6 +6,7 @@ as before, and then compares the books.
 
 import argparse
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from headend.cli.staging import empty_folder
 from headend.domain.errors import ConfigError
 
 MARK = ".headend-drill"
+SOCKET = "data/headend.sock"
+SOCKET_BYTES_MAX = 107  # of a path in Linux
 FAULT_S = 30.0
 FAULT_MAX_S = 3600.0
 
@@ -92,6 +95,9 @@ def _list(chosen: str, *, as_json: bool) -> int:
 def _folder(wanted: Path | None) -> Iterator[Path]:
     """The drill's own folder; removed at the end unless it was asked for."""
     if wanted is not None:
+        if len(os.fsencode(wanted.absolute() / SOCKET)) > SOCKET_BYTES_MAX:
+            msg = f"{wanted.absolute()} is too long a path for the daemon's local socket in it"
+            raise ConfigError(msg, hint=f"at most {SOCKET_BYTES_MAX} bytes with /{SOCKET}")
         yield empty_folder(wanted, MARK, "drill")
         return
     made = Path(tempfile.mkdtemp(prefix="headend-drill-"))

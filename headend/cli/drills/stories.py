@@ -19,7 +19,6 @@ from headend.cli.drills.world import (
     world,
 )
 from headend.cli.staging import free_port
-from headend.config import load_config
 from headend.journal import JournalReader
 
 CLOCK_WRONG_S = 3600.0
@@ -165,7 +164,7 @@ async def influx_lost(options: Options, report: DrillReport) -> None:
 
 def _compare_series(on: World, series: SmallSeries) -> None:
     """Every reading of the journal is a point of the database."""
-    with JournalReader(load_config(on.config).journal_path) as journal:
+    with JournalReader(on.journal) as journal:
         missing = [
             record
             for record in journal.readings()
@@ -218,7 +217,9 @@ async def clock_wrong(options: Options, report: DrillReport) -> None:
     """The wall clock is an hour ahead for a while."""
     odd = options.directory / "odd.json"
     write_odd(odd, clock_s=0.0)
-    setting = Setting(daemon=_odd_daemon(odd), billing=options.billing)
+    # Instants for a daemon that believes the wrong time too: it would read for them.
+    room_s = 1.25 * CLOCK_WRONG_S
+    setting = Setting(daemon=_odd_daemon(odd), billing=options.billing, room_s=room_s)
     async with world(options.directory, report, setting, options.language) as on:
         await on.stand_up(options.fault_s)
         fault = Fault(on, options)

@@ -21,7 +21,6 @@ from headend.cli.drills.report import Degraded, DrillReport, Step
 from headend.cli.drills.words import word
 from headend.cli.output import say
 from headend.cli.staging import HEADEND, Children, StageFailed, free_port
-from headend.config import load_config
 from headend.domain.alarms import RAISED
 from headend.domain.clock import SystemClock, iso
 from headend.domain.errors import HeadendError
@@ -37,9 +36,8 @@ IMPORT, EXPORT, POWER = "active_import_total", "active_export_total", "active_po
 REGISTERS = (IMPORT, EXPORT)
 INTERVAL_S = 5
 START_UP_S = 4.0
-ROOM_S = 900.0  # the list of due points reaches so far beyond the fault
 SEEN_S, BACK_S, UP_S = 60.0, 120.0, 90.0
-LOOK_S = 0.3
+LOOK_S = 0.5
 DATABASE = "sqlite:///data/billing.db"
 ALARMS = "alarms: {port_s: 2, bus_silent_s: 4, meter_silent_s: 15, clear_s: 2}"
 
@@ -54,19 +52,22 @@ class Setting:
 
     `headend`: more keys of section `headend`; `timeseries`: that section. `daemon`: arguments of
     Python for the daemon's process, None = `headend run`; `billing`: the same for billing.
+    `room_s`: how far the list of due points reaches beyond the fault.
     """
 
     headend: str = ""
     timeseries: str = ""
     daemon: Sequence[str] | None = None
     billing: Sequence[str] | None = None
+    room_s: float = 900.0
 
 
 @dataclass(slots=True)
 class Look:
-    """The due list up to now."""
+    """The due list up to now, and how many records wait for a consumer."""
 
     lines: list[DueLine] = field(default_factory=list)
+    waiting: int = 0
 
     def between(self, from_ms: int, until_ms: int) -> list[DueLine]:
         """Of the instants from one time to before another."""
@@ -91,6 +92,7 @@ class World:
         self.report = report
         self.clock = SystemClock()
         self.config = directory / "headend.yaml"
+        self.journal = directory / "data" / "journal.db"
         self.until_ms = 0
         self._setting = setting
         self._language = language
@@ -130,7 +132,7 @@ class World:
     async def stand_up(self, fault_s: float) -> None:
         """Everything runs, and every meter was read once."""
         now_ms = self.now_ms()
-        self.until_ms = now_ms + int((fault_s + ROOM_S) * 1000)
+        self.until_ms = now_ms + int((fault_s + self._setting.room_s) * 1000)
         self._from_ms = now_ms + int(START_UP_S * 1000)
         self.write_configuration()
         await self.start_broker()
@@ -145,7 +147,8 @@ class World:
     def write_configuration(self) -> None:
         """The file, as it has to be now."""
         more = f", {self._setting.headend}" if self._setting.headend else ""
-        of_a_bus = "gap_ms: 10, timeout_ms: 250, silence_after_timeout_ms: 100, probe_max_s: 5"
+        # Nobody wants to wait for the back-off of meters that were silent for a moment.
+        of_a_bus = "gap_ms: 10, silence_after_timeout_ms: 100, dead_after: 20"
         points = ", ".join(self.points)
         lines = [
             "# Written by `headend drill`.",
@@ -207,6 +210,7 @@ class World:
         self.street.switch_off()
         step_ms = INTERVAL_S * 1000
         self.until_ms = (self.now_ms() // step_ms + 2) * step_ms
+        self._last_ms = self.until_ms - step_ms
         self.write_configuration()
         await self.ask({"command": "reload"})
         if not await self.comes_true(self._is_closed, BACK_S):
@@ -249,7 +253,7 @@ class World:
         return await asyncio.to_thread(self._alarms_ever)
 
     def _alarms_ever(self) -> frozenset[str]:
-        with JournalReader(load_config(self.config).journal_path) as journal:
+        with JournalReader(self.journal) as journal:
             events = journal.events(kinds=(RAISED,))
         names = [str(event.fields.get("alarm")) for event in events]
         self._alarms_seen.update(dict.fromkeys(names))
@@ -266,36 +270,30 @@ class World:
 
     def _look(self, until_ms: int) -> Look:
         try:
-            with JournalReader(load_config(self.config).journal_path) as journal:
+            with JournalReader(self.journal) as journal:
                 days = journal.due_days()
-                return Look([x for d in days for x in journal.due_lines(d, until_ms=until_ms)])
+                lines = [x for d in days for x in journal.due_lines(d, until_ms=until_ms)]
+                waiting = sum(state.backlog for state in journal.feed_status().values())
+                return Look(lines, waiting)
         except (HeadendError, OSError):
             return Look()
-
-    async def backlog(self) -> dict[str, int]:
-        """Records that wait, by consumer."""
-        return await asyncio.to_thread(self._backlog)
-
-    def _backlog(self) -> dict[str, int]:
-        try:
-            with JournalReader(load_config(self.config).journal_path) as journal:
-                return {name: state.backlog for name, state in journal.feed_status().items()}
-        except (HeadendError, OSError):
-            return {"?": -1}
 
     async def is_read_and_delivered(self, since_ms: int = 0) -> bool:
         """Every meter was read at one instant since then, and nothing waits."""
         look = await self.look()
         rounds = look.full_rounds(len(self.plan.meters), len(self.points))
-        return bool(rounds) and rounds[-1] >= since_ms and not any((await self.backlog()).values())
+        return bool(rounds) and rounds[-1] >= since_ms and not look.waiting
 
     async def _is_closed(self) -> bool:
         if self.now_ms() < self.until_ms:
             return False
-        lines = (await self.look(self.until_ms - 1)).lines
+        look = await self.look(self.until_ms - 1)
         served = self.now_ms() > self.until_ms + INTERVAL_S * 1000  # nothing is tried any more
-        is_over = all(line.read_id or (line.reason and served) for line in lines)
-        return is_over and not any((await self.backlog()).values())
+        is_over = all(
+            line.read_id or (line.reason and (served or line.key.due_ms < self._last_ms))
+            for line in look.lines
+        )
+        return is_over and not look.waiting
 
     # -- waiting and telling
 
