@@ -26,6 +26,7 @@ from typing import IO, Any, TypeVar, cast
 
 import msgspec
 
+from headend.domain.clock import to_datetime
 from headend.domain.errors import HeadendError
 from headend.durable import sync_folder
 
@@ -75,6 +76,11 @@ class Member:
 
     name: str
     path: Path
+
+
+def backup_name(headend: str, kind: str, at_ms: int) -> str:
+    """What a backup is called; names of one kind sort by time."""
+    return f"{headend}-{kind}-{to_datetime(at_ms):%Y%m%dT%H%M%SZ}{SUFFIX}"
 
 
 # -- copying a database

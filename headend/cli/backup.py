@@ -35,7 +35,7 @@ def add_target(parser: argparse.ArgumentParser) -> None:
         "--to",
         metavar="FILE",
         help="a file that is not there yet, or a folder: the name then says when it was made "
-        "(default: the folder `backups` in the data directory; better another disk)",
+        "(default: the folder `backups` beside what is copied; better another disk)",
     )
     parser.add_argument(
         "--keep", type=int, metavar="N", help="of the backups in that folder keep the newest N"
@@ -50,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
 
     config = load_config(Path(args.config))
     clock = SystemClock()
-    target, pattern = where(args, config, file_name(config.name, clock.now_ms()))
+    name = file_name(config.name, clock.now_ms())
+    target, pattern = where(args, config.data_path / "backups", name)
     source = Source(
         headend=config.name,
         journal=config.journal_path,
@@ -73,14 +74,16 @@ def reserve_bytes(config: Config) -> int:
     return int(config.headend.reserve_mb.telemetry * MIB * RESERVE_SHARE)
 
 
-def where(args: argparse.Namespace, config: Config, name: str) -> tuple[Path, str | None]:
+def where(args: argparse.Namespace, usual: Path, name: str) -> tuple[Path, str | None]:
     """The file to be made, and the pattern of the ones before it in its folder.
+
+    `usual`: the folder when none is named.
 
     ConfigError for a file that is there already or a `--keep` that makes no sense.
     """
     to = None if args.to is None else Path(args.to)
     is_folder = to is None or to.is_dir() or args.to.endswith("/")
-    folder = config.data_path / "backups" if to is None else to
+    folder = usual if to is None else to
     target = folder / name if is_folder else folder
     if args.keep is not None and args.keep < 1:
         msg = f"--keep {args.keep} would keep nothing"

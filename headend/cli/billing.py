@@ -18,6 +18,7 @@ from headend.billing.spec import configured_database
 from headend.billing.store import Store
 from headend.billing.store_thread import open_store
 from headend.billing.views import BillingView
+from headend.cli import billing_backup
 from headend.cli.output import add_config, add_json, clean, print_json, say, table
 from headend.cli.run import add_log, service_manager
 from headend.config import Config, load_config
@@ -65,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     status = actions.add_parser("status", help="cursors, alarms, gaps and refused messages")
     add_config(status)
     add_json(status)
+    billing_backup.add_arguments(actions)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -76,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("there is no billing section", file=args.config, key="billing")
     if args.action == "run":
         return _run_consumer(config, args)
+    if args.action in billing_backup.ACTIONS:
+        return billing_backup.run(args, config)
     with BillingView(configured_database(config)) as view:
         if args.action == "show":
             return _show(args, config, view)

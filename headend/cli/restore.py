@@ -3,18 +3,20 @@
 import argparse
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from headend.cli.backup import progress_on_stderr
 from headend.cli.output import add_config, add_json, print_json
 from headend.domain.clock import SystemClock, iso
 from headend.domain.errors import ConfigError, PolicyError
 
-if TYPE_CHECKING:
-    from headend.journal.restore import Restored
-
 SCHEMA = "restore/1"
 CONNECT_S = 2.0
+AFTER = (
+    "may be lost: what was read after {since} and had not been delivered. What had been\n"
+    "delivered stays at billing. Daily freezes are read again as far as the meters keep them.\n"
+    "The next start begins a new epoch; consumers go on by themselves: headend feed status"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,10 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from headend.journal.restore import restore  # noqa: PLC0415
 
     config = load_config(Path(args.config))
-    backup = Path(args.backup)
-    if not backup.is_file():
-        msg = f"there is no backup {backup}"
-        raise ConfigError(msg, hint="a file that headend backup wrote")
+    backup = backup_file(args.backup)
     if _answers(config.socket_path):
         msg = f"a daemon runs here (it answers at {config.socket_path}): stop it first"
         raise PolicyError(msg)
@@ -52,12 +51,35 @@ def run(args: argparse.Namespace) -> int:
         )
     except JournalBusy as error:
         raise PolicyError(str(error)) from error
-    shown = restored_json(done, backup, config.journal_path, clock.now_ms())
-    if args.json:
-        print_json(shown)
-    else:
-        _print(shown)
+    taken = done.taken_ms
+    show(
+        {
+            "kind": "journal",
+            "backup": str(backup),
+            "restored": str(config.journal_path),
+            "taken_at": None if taken is None else iso(taken),
+            "age_s": None if taken is None else max(0, (clock.now_ms() - taken) // 1000),
+            "schema_version": done.facts["schema_version"],
+            "migrations": done.migrated,
+            "epoch_before": done.facts["epoch"],
+            "newest_received_at": done.facts["newest_received_at"],
+            "counts": done.facts["counts"],
+            "set_aside": None if done.set_aside is None else str(done.set_aside),
+            "dead_letters": [str(path) for path in done.letters],
+        },
+        after=AFTER.format(since=done.facts["newest_received_at"] or "the beginning"),
+        as_json=args.json,
+    )
     return 0
+
+
+def backup_file(name: str) -> Path:
+    """The file named. ConfigError when it is not there."""
+    backup = Path(name)
+    if not backup.is_file():
+        msg = f"there is no backup {backup}"
+        raise ConfigError(msg, hint="a file that headend backup wrote")
+    return backup
 
 
 def _answers(path: Path) -> bool:
@@ -70,42 +92,21 @@ def _answers(path: Path) -> bool:
     return True
 
 
-def restored_json(done: "Restored", backup: Path, journal: Path, now_ms: int) -> dict[str, Any]:
-    """What was done, JSON-ready (`restore/1`)."""
-    taken = done.taken_ms
-    return {
-        "schema": SCHEMA,
-        "kind": "journal",
-        "backup": str(backup),
-        "restored": str(journal),
-        "taken_at": None if taken is None else iso(taken),
-        "age_s": None if taken is None else max(0, (now_ms - taken) // 1000),
-        "schema_version": done.facts["schema_version"],
-        "migrations": done.migrated,
-        "epoch_before": done.facts["epoch"],
-        "newest_received_at": done.facts["newest_received_at"],
-        "counts": done.facts["counts"],
-        "set_aside": None if done.set_aside is None else str(done.set_aside),
-        "dead_letters": [str(path) for path in done.letters],
-    }
-
-
-def _print(shown: dict[str, Any]) -> None:
-    counts = ", ".join(f"{n} {word.replace('_', ' ')}" for word, n in shown["counts"].items())
-    print(f"restored   {shown['restored']} from {shown['backup']}, checked")
+def show(told: dict[str, Any], *, after: str, as_json: bool) -> None:
+    """What was done (`restore/1`); `after`: what people have to know now."""
+    if as_json:
+        print_json({"schema": SCHEMA, **told})
+        return
+    counts = ", ".join(f"{n} {word.replace('_', ' ')}" for word, n in told["counts"].items())
+    print(f"restored   {told['restored']} from {told['backup']}, checked")
     print(f"holds      {counts}")
-    if shown["set_aside"] is not None:
-        print(f"set aside  {shown['set_aside']} (the journal before; remove it when all is well)")
-    if shown["taken_at"] is None:
-        print("age        not known: the file does not say when it was copied")
+    if told["set_aside"] is not None:
+        print(f"set aside  {told['set_aside']} (what was there; remove it when all is well)")
+    if told["taken_at"] is None:
+        print("taken at   not known: the file does not say when it was copied")
     else:
-        print(f"taken at   {shown['taken_at']}, {_age(shown['age_s'])} ago")
-    since = shown["newest_received_at"] or "the beginning"
-    print(
-        f"may be lost: what was read after {since} and had not been delivered. What had been\n"
-        "delivered stays at billing. Daily freezes are read again as far as the meters keep them."
-    )
-    print("The next start begins a new epoch; consumers go on by themselves: headend feed status")
+        print(f"taken at   {told['taken_at']}, {_age(told['age_s'])} ago")
+    print(after)
 
 
 def _age(seconds: int) -> str:

@@ -14,17 +14,17 @@ from typing import Any
 
 from headend.archive import (
     ROOM_SHARE,
-    SUFFIX,
     BadBackup,
     Member,
     Watch,
+    backup_name,
     check_room,
     database_bytes,
     snapshot,
     staging,
     write_archive,
 )
-from headend.domain.clock import Clock, iso, to_datetime
+from headend.domain.clock import Clock, iso
 from headend.domain.errors import JournalError
 from headend.journal import schema
 from headend.journal.schema import day_of, day_tables, table_name
@@ -52,8 +52,8 @@ class Source:
 
 
 def file_name(headend: str, at_ms: int) -> str:
-    """What a backup is called; names of one head-end sort by time."""
-    return f"{headend}-{KIND}-{to_datetime(at_ms):%Y%m%dT%H%M%SZ}{SUFFIX}"
+    """What a backup is called."""
+    return backup_name(headend, KIND, at_ms)
 
 
 def back_up(

@@ -166,6 +166,32 @@ def test_after_a_lost_disk_billing_has_what_was_backed_up_or_delivered_and_nothi
     assert billing.cursors[epochs_of(world.journal)[-1][0]] == world.state().receipted > 0
 
 
+@pytest.mark.timeout(240)
+def test_a_billing_database_that_is_brought_back_gets_everything_again_and_nothing_twice(
+    world: World,
+) -> None:
+    backup = world.folder / "usb" / "billing.tar.gz"
+    done = headend(world, "billing", "backup", "--to", backup, "--json")
+    assert done.returncode == 0, done.stderr
+    epoch = world.state().epoch
+    (cursor,) = json.loads(done.stdout)["manifest"]["cursors"]
+    assert cursor["epoch"] == epoch
+    go_on(world)
+    assert world.state().receipted > cursor["through_seq"]
+    end(world, "consumer", by=world.kill)
+    lost = ids_at_billing(world)
+    for suffix in ("", "-wal", "-shm"):
+        world.billing.with_name(world.billing.name + suffix).unlink(missing_ok=True)
+    done = headend(world, "billing", "restore", backup)
+    assert done.returncode == 0, done.stderr
+    assert len(ids_at_billing(world)) < len(lost)
+    begin(world, "consumer")
+    go_on(world)
+    checked(world)
+    assert lost <= ids_at_billing(world)
+    assert world.state().epoch == epoch
+
+
 def older_file(world: World) -> None:
     """`cp` of a copy that was made earlier, while the daemon is down."""
     copy = world.copy_journal("000-copy")
