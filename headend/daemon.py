@@ -21,6 +21,7 @@ from headend.acquisition.registry import Registry
 from headend.acquisition.sessions import KeptSessions
 from headend.api import ApiServer
 from headend.assembly import Assembly, consumer_specs, make_bus, read_plans
+from headend.clock_commands import ClockDesk
 from headend.commands import Parts, commands
 from headend.config import Config
 from headend.domain import alarms
@@ -245,6 +246,7 @@ def _status(parts: Parts) -> str:
 
 
 def _start_api(parts: Parts) -> ApiServer:
-    server = ApiServer(parts.config.socket_path, commands(parts))
+    offered = {**commands(parts), **ClockDesk(parts).commands()}
+    server = ApiServer(parts.config.socket_path, offered)
     parts.supervisor.start("api", server.run)
     return server

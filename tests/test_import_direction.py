@@ -28,6 +28,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("commands",),
     ("assembly",),
     ("planning",),
+    ("clock_commands",),
     ("reload",),
     ("daemon",),
     ("cli",),

@@ -70,6 +70,7 @@ COMMANDS = (
     Command("trace", "trace", "the way of one reading back to its bytes"),
     Command("feed", "feed", "cursors of the feed's consumers; set one back"),
     Command("timeseries", "timeseries", "databases for charts: how far each is, what it refused"),
+    Command("clock", "clock", "meters' clocks: how far off, and set where control allows it"),
     Command("backup", "backup", "a copy of the journal while the daemon runs"),
     Command("restore", "restore", "bring a copy of the journal back"),
     Command("meter", "meter", "declare dated meter events, such as an exchange"),
