@@ -73,11 +73,13 @@ def _open_locked(path: Path, clock: Clock, lock: int) -> Opened:
         findings.move()
     finish_restore(path, clock)
     if _anything(path) or _anything(_wal(path)):
-        try:
-            _check(path, clock, findings)
-        except _Damaged as damage:
-            _set_aside(path, clock, str(damage), findings)
-    connection = connect(path)
+        damage = _damage(path, clock, findings)
+        if damage is not None:
+            _set_aside(path, clock, damage, findings)
+    try:
+        connection = connect(path)
+    except sqlite3.Error as error:
+        raise not_opened(path, error) from error
     try:
         for pragma in schema.PRAGMAS:
             connection.execute(pragma).fetchall()
@@ -91,8 +93,7 @@ def _open_locked(path: Path, clock: Clock, lock: int) -> Opened:
         findings.new_epoch = _restored(connection) or findings.new_epoch
     except sqlite3.Error as error:
         connection.close()
-        msg = f"the journal {path} could not be opened: {error}"
-        raise JournalError(msg) from error
+        raise not_opened(path, error) from error
     except BaseException:
         connection.close()
         raise
@@ -103,6 +104,11 @@ def _restored(connection: sqlite3.Connection) -> str | None:
     """Why a file that was brought back needs a new epoch; None for any other."""
     row = connection.execute("SELECT value FROM meta WHERE key=?", (schema.RESTORED,)).fetchone()
     return None if row is None else str(row[0])
+
+
+def not_opened(path: Path, error: sqlite3.Error) -> JournalError:
+    """What SQLite could not do at the start. Damage is no part of this: it has been looked for."""
+    return JournalError(f"the journal {path} could not be opened: {error}")
 
 
 def _anything(path: Path) -> bool:
@@ -169,6 +175,23 @@ def lock_journal(path: Path) -> int:
 # -- checks
 
 
+def _damage(path: Path, clock: Clock, findings: Findings) -> str | None:
+    """What is wrong with the file, None when it can be used.
+
+    It is looked at twice before anything bad is believed: a disk that could not be read once is
+    no reason to set a sound journal aside.
+    """
+    found = None
+    for _ in range(2):
+        try:
+            _check(path, clock, findings)
+        except _Damaged as damage:
+            found = str(damage)
+        else:
+            return None
+    return found
+
+
 def _check(path: Path, clock: Clock, findings: Findings) -> None:
     """Prove the file usable, and note when its log has lost its end. _Damaged otherwise."""
     if not _anything(path):
@@ -183,20 +206,25 @@ def _check(path: Path, clock: Clock, findings: Findings) -> None:
     commits = _wal_commits(_wal(path))
     try:
         with closing(connect(path)) as connection:
-            lost = _check_open(connection, path, commits)
+            _check_kind(connection, path)
+            frames = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
+            lost = sum(1 for frame in commits if frame > frames)
             if lost:
                 # Before the connection is closed: closing brings the log home and removes it, and
                 # then only the note knows that something is missing.
                 _keep_wal(path, clock, lost, findings)
+            pragma = "integrity_check(1)" if lost else "quick_check(1)"
+            (found,) = connection.execute(f"PRAGMA {pragma}").fetchone()
+            if found != "ok":
+                raise _Damaged(found.replace("\n", " "))
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError) and not _says_damage(error):
-            msg = f"the journal {path} could not be opened: {error}"
-            raise JournalError(msg) from error
+            raise not_opened(path, error) from error
         raise _Damaged(str(error)) from error
 
 
-def _check_open(connection: sqlite3.Connection, path: Path, commits: list[int]) -> int:
-    """The number of commits the log has lost."""
+def _check_kind(connection: sqlite3.Connection, path: Path) -> None:
+    """Whether it is a journal, and one that we know. _Damaged, SchemaNewer."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -209,13 +237,6 @@ def _check_open(connection: sqlite3.Connection, path: Path, commits: list[int]) 
             f"{len(schema.MIGRATIONS)}: start the release that wrote it. The file was not touched"
         )
         raise SchemaNewer(msg)
-    frames = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
-    lost = sum(1 for frame in commits if frame > frames)
-    pragma = "integrity_check(1)" if lost else "quick_check(1)"
-    (found,) = connection.execute(f"PRAGMA {pragma}").fetchone()
-    if found != "ok":
-        raise _Damaged(found.replace("\n", " "))
-    return lost
 
 
 def _says_damage(error: sqlite3.Error) -> bool:

@@ -146,6 +146,7 @@ class Writer:
         self.state = State(connection, software=software, zone=settings.zone)
         self.broken: JournalError | None = None
         self.is_replaced = False
+        self._is_behind = False  # what is in memory may be of a transaction that came to nothing
         self.commits = 0
         self.exchanges_dropped = 0
         self._unclaimed: dict[Exchange, float] = {}
@@ -360,10 +361,9 @@ class Writer:
             return Outcomes([(op.waiter, self._explain(error))])
 
     def _try_solo(self, op: SoloOp, *, careful: bool = False) -> Outcomes:
-        group: Group | None = None
+        self._begin()
+        group = Group(self.state, self.clock.now_ms(), careful=careful)
         try:
-            self._begin()
-            group = Group(self.state, self.clock.now_ms(), careful=careful)
             answer = op.work(group)
             group.flush()
             self.connection.execute("COMMIT")
@@ -404,21 +404,30 @@ class Writer:
         self.connection.close()
 
     def _begin(self) -> None:
+        if self._is_behind:
+            self._catch_up()
         self.connection.execute("BEGIN IMMEDIATE")
         self.state.begin()
 
     # -- failure
 
-    def _roll_back(self, group: Group | None) -> None:
+    def _roll_back(self, group: Group) -> None:
+        """Undo a transaction that was begun, here and in the file."""
+        self.state.exchanges.forget(group.new_exchanges)
+        self.state.rolled_back()
+        self._is_behind = True
+        try:
+            self._catch_up()
+        except sqlite3.Error as error:
+            # The disk does not do even that: it is asked again before the next transaction.
+            self._explain(error)
+        self._presence.wrote()
+
+    def _catch_up(self) -> None:
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
-        self._presence.wrote()
-        if group is not None:
-            self.state.exchanges.forget(group.new_exchanges)
-        try:
-            self.state.rolled_back()
-        except sqlite3.Error as error:
-            self._explain(error)
+        self.state.look_again()
+        self._is_behind = False
 
     def _explain(self, error: sqlite3.Error) -> JournalError:
         """Our error for SQLite's; damage ends all writing until the next start."""
