@@ -56,6 +56,8 @@ class Disk:
                 for waiting in file.pending:
                     _apply(file.durable, waiting)
                 file.pending.clear()
+            case "forget":
+                self.files[op.file].pending.clear()
             case "delete" | "rename":
                 self.names_pending.append(op)
             case "dirsync":

@@ -47,7 +47,7 @@ async def check_journal(
         tally.images += 1
         found = _state(folder)
         states = [state for _at, state in trail.states[low : high + 1]]
-        if found in states:
+        if found in states or found in trail.revived(low, high):
             tally.newest += found not in states[:1]
         elif None in states and _is_fresh(found):
             tally.fresh += 1

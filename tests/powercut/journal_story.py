@@ -68,7 +68,11 @@ class HandClock:
 async def open_journal(folder: Path, clock: HandClock) -> Journal:
     """As the daemon does, with room enough. Receipts and attempts ride along and never alone."""
     settings = JournalSettings(
-        free_bytes=lambda: 1 << 40, lazy_ms=3_600_000, unclaimed_ms=0, group_gap_ms=0
+        free_bytes=lambda: 1 << 40,
+        lazy_ms=3_600_000,
+        unclaimed_ms=0,
+        group_gap_ms=0,
+        full_retry_s=0.0,
     )
     return await Journal.open(
         folder / FILE, clock=clock, software="0.1.0", consumers=CONSUMERS, settings=settings
@@ -165,10 +169,21 @@ class Trail:
     kept: list["Kept"] = field(default_factory=list)
     streams: dict[tuple[str, str], dict[int, bytes]] = field(default_factory=dict)
     epochs: list[str] = field(default_factory=list)
+    failed: list[tuple[int, State]] = field(default_factory=list)  # commits before it, and it
+
+    def attempted(self, connection: sqlite3.Connection) -> None:
+        """A commit has failed: its caller was told so, and yet a power cut may bring it back."""
+        with self.recorder.unjudged():
+            self.failed.append((len(self.states) - 1, state_of(connection)))
+
+    def revived(self, low: int, high: int) -> list[State]:
+        """What may have come back of commits that failed."""
+        return [state for commits, state in self.failed if low <= commits < high]
 
     def committed(self, connection: sqlite3.Connection) -> None:
         """In the writer's thread, when a transaction has ended."""
-        self.states.append((len(self.recorder.ops), state_of(connection)))
+        with self.recorder.unjudged():
+            self.states.append((len(self.recorder.ops), state_of(connection)))
 
     def answered(self) -> None:
         """On the loop, when a caller has its answer."""
@@ -194,7 +209,8 @@ class Trail:
             known = self.streams.setdefault((journal.epoch, consumer), {})
             for record in await records_of(journal, consumer):
                 if not isinstance(record, ExpiredRecord):
-                    known[record.seq] = encode(record)
+                    said = encode(record)
+                    assert known.setdefault(record.seq, said) == said
 
 
 def state_of(connection: sqlite3.Connection) -> State:
@@ -227,9 +243,33 @@ async def records_of(journal: Journal, consumer: str) -> list[Any]:
     return found
 
 
+class _Told:
+    """A connection that tells what it was about to commit when that fails."""
+
+    def __init__(self, connection: sqlite3.Connection, trail: Trail) -> None:
+        self._connection = connection
+        self._trail = trail
+
+    def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
+        if sql != "COMMIT":
+            return self._connection.execute(sql, *args)
+        before = len(self._trail.failed)
+        self._trail.attempted(self._connection)
+        done = self._connection.execute(sql)
+        del self._trail.failed[before:]
+        return done
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
 @contextmanager
 def commits_told(trail: Trail) -> Iterator[None]:
-    """The writer tells the trail of every transaction that has ended."""
+    """The writer tells the trail of every transaction that has ended, well or not."""
+    made = Writer.__init__
+
+    def make(self: Writer, connection: Any, **more: Any) -> None:
+        made(self, _Told(connection, trail), **more)  # type: ignore[arg-type]
 
     def told(name: str) -> Any:
         original = getattr(Writer, name)
@@ -241,7 +281,12 @@ def commits_told(trail: Trail) -> Iterator[None]:
 
         return mock.patch.object(Writer, name, call)
 
-    with told("begin"), told("_try_group"), told("commit_solo"):
+    with (
+        mock.patch.object(Writer, "__init__", make),
+        told("begin"),
+        told("_try_group"),
+        told("commit_solo"),
+    ):
         yield
 
 
@@ -257,15 +302,15 @@ class Teller:
     clock: HandClock
     journal: Journal
 
-    async def do(self, work: Awaitable[T]) -> T:
+    async def do(self, work: Callable[[], Awaitable[T]]) -> T:
         """One promise."""
-        result = await work
+        result = await work()
         self.trail.answered()
         return result
 
     async def append(self, *births: Birth) -> list[tuple[Appended, ...]]:
         """Births, and their ids."""
-        answers = await self.do(self.journal.append_many(births))
+        answers = await self.do(lambda: self.journal.append_many(births))
         at = self.trail.answers[-1].at
         for birth, appended in zip(births, answers, strict=True):
             for one, made in zip(birth.readings, appended, strict=True):
@@ -276,7 +321,7 @@ class Teller:
     async def drop(self, record_class: RecordClass) -> None:
         """Retention: what it dropped is no longer promised."""
         before = len(self.trail.recorder.ops)
-        await self.do(self.journal.drop_days_before(TOMORROW, record_class))
+        await self.do(lambda: self.journal.drop_days_before(TOMORROW, record_class))
         there = _still_there(self.folder)
         for kept in self.trail.kept:
             if kept.until is None and kept.read_id not in there:
@@ -294,7 +339,7 @@ Chapter = Callable[[Teller], Awaitable[None]]
 async def an_afternoon(t: Teller) -> None:
     """Due points, single values, freezes, attempts that failed, alarms, revisions."""
     points = [due(meter, minute) for meter in ("M-1", "M-2", "M-3") for minute in (0, 15, 30)]
-    await t.do(t.journal.freeze_due(TODAY, points))
+    await t.do(lambda: t.journal.freeze_due(TODAY, points))
     await t.append(Birth((reading(100, due_ms=NOON_MS),)))
     t.journal.record_exchange(exchange(7, outcome=Outcome.SILENCE))
     await t.journal.due_failed(DueKey("M-3", "active_import_total", NOON_MS), "no_answer")
@@ -308,7 +353,9 @@ async def an_afternoon(t: Teller) -> None:
     ]
     await t.append(*many, *volts, freeze(300, NOON_MS + 5 * MINUTE_MS))
     await t.receipt("billing")
-    await t.do(t.journal.append_event(Event("alarm", NOON_MS, {"alarm": "bus_dead", "bus": "a"})))
+    await t.do(
+        lambda: t.journal.append_event(Event("alarm", NOON_MS, {"alarm": "bus_dead", "bus": "a"}))
+    )
     await t.append(Birth((reading(101),)))  # of the same instant: another value, a revision
     t.journal.record_exchange(exchange(8, outcome=Outcome.DAMAGED))
     late = due("M-2", 15).key.due_ms
@@ -317,16 +364,16 @@ async def an_afternoon(t: Teller) -> None:
 
 async def before_the_clock_was_right(t: Teller) -> None:
     """A reply that waits to be dated, and is."""
-    number = await t.do(t.journal.park(BOOT, 12.5, exchange(500), '{"point": "x"}'))
-    await t.do(t.journal.park(BOOT, 13.5, exchange(501), '{"point": "y"}'))
-    await t.do(t.journal.adopt([number], [Birth((reading(500, meter="M-5"),))]))
+    number = await t.do(lambda: t.journal.park(BOOT, 12.5, exchange(500), '{"point": "x"}'))
+    await t.do(lambda: t.journal.park(BOOT, 13.5, exchange(501), '{"point": "y"}'))
+    await t.do(lambda: t.journal.adopt([number], [Birth((reading(500, meter="M-5"),))]))
 
 
 async def a_ratio_was_wrong(t: Teller) -> None:
     """Readings are withdrawn and born again."""
     event = Event("ratio_change", NOON_MS, {"meter": "M-1", "multiplier": "2"})
     await t.do(
-        t.journal.apply_meter_event(
+        lambda: t.journal.apply_meter_event(
             event, lambda r: (replace(r, multiplier=Decimal(2)),), meter="M-1", from_ms=NOON_MS
         )
     )
@@ -344,13 +391,13 @@ async def the_next_day(t: Teller) -> None:
     """A list is closed, days are dropped, a cursor is set back."""
     t.clock.ms += DAY_MS
     await t.append(Birth((reading(700, time_ms=NOON_MS + DAY_MS),)))
-    await t.do(t.journal.close_due_day(TODAY))
+    await t.do(lambda: t.journal.close_due_day(TODAY))
     await t.receipt("billing")
     await t.receipt("board")
     await t.append(Birth((reading(23100, point="voltage_a", time_ms=NOON_MS + DAY_MS),)))
     await t.receipt("board")
     await t.drop(RecordClass.TELEMETRY)
-    await t.do(t.journal.set_cursor("board", t.journal.cursors()["board"].last_seq - 2))
+    await t.do(lambda: t.journal.set_cursor("board", t.journal.cursors()["board"].last_seq - 2))
     await t.receipt("board")
     await t.drop(RecordClass.BILLING)
     await t.append(Birth((reading(701, time_ms=NOON_MS + DAY_MS + 1000),)))
@@ -358,7 +405,7 @@ async def the_next_day(t: Teller) -> None:
 
 async def a_new_epoch(t: Teller) -> None:
     """The streams are numbered anew."""
-    await t.do(t.journal.new_epoch("set back"))
+    await t.do(lambda: t.journal.new_epoch("set back"))
     await t.append(Birth((reading(800, meter="M-8", time_ms=t.clock.ms + 9000),)))
 
 

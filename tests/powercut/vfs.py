@@ -12,6 +12,7 @@ when that really happened.
 import ctypes
 import os
 import sqlite3
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -87,7 +88,7 @@ _Vfs._fields_ = (
 class Op(NamedTuple):
     """One step. `file` numbers files as they are made, so that a name used again is another one.
 
-    kinds: create, write, truncate, sync (of `file`); delete, rename (to `other`); dirsync.
+    kinds: create, write, truncate, sync, forget (of `file`); delete, rename (to `other`); dirsync.
     """
 
     kind: str
@@ -99,10 +100,15 @@ class Op(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What a step does instead of what it should. `torn`: half of a write reaches the file."""
+    """What a step does instead of what it should. `torn`: half of a write reaches the file.
+
+    `forgets`, of a sync: what was waiting for it is believed to be written, and is not; no later
+    sync writes it (as Linux does after an error of the disk).
+    """
 
     code: int
     torn: bool = False
+    forgets: bool = False
 
 
 Judge = Callable[[str, str], Fault | None]
@@ -134,6 +140,7 @@ class Recorder:
         self.judge = judge
         self.lies = lies  # a sync says that it was done and does nothing
         self.broken: list[str] = []  # what went wrong in here: a test must look
+        self._aside = threading.local()
         self._files: dict[str, int] = {}
         self._numbers = 0
         for path in sorted(root.iterdir()):
@@ -149,7 +156,18 @@ class Recorder:
 
     def ask(self, kind: str, name: str) -> Fault | None:
         """Whether a step is to fail."""
-        return None if self.judge is None else self.judge(kind, name)
+        if self.judge is None or getattr(self._aside, "is_on", False):
+            return None
+        return self.judge(kind, name)
+
+    @contextmanager
+    def unjudged(self) -> Iterator[None]:
+        """What the test itself does in this thread never fails."""
+        self._aside.is_on = True
+        try:
+            yield
+        finally:
+            self._aside.is_on = False
 
     def created(self, name: str) -> None:
         self._files.pop(name, None)
@@ -358,6 +376,8 @@ class _Layer:
         recorder, name, number, methods = self._handles[file]
         fault = recorder.ask("sync", name)
         if fault is not None:
+            if fault.forgets:
+                recorder.ops.append(Op("forget", name, number))
             return fault.code
         before = self._dirsyncs
         result = self._originals[methods][4](file, flags)
