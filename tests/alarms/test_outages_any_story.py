@@ -7,14 +7,16 @@ again, restarts of the head-end, and time going by in which all meters or only s
 from collections import defaultdict
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from outage_world import QUICK, World
 
-# A meter that is not well has its alarm after: its bus may first have looked lost (60 s) or been
-# down and over (clearing doubles up to 240 s), then its own period and three reads; what one step
-# tells is told at the next tick at the latest.
-EXPLAINED_WITHIN_S = 60 + 240 + 300 + 60 + 60
+# A machine that is busy with other things is no fault of a story.
+SLOW = [HealthCheck.too_slow]
+
+# A meter that is not well is without a cause no longer than its own period, and at its end its bus
+# may just look lost, which is decided within a minute; a port that flaps may do so once more.
+EXPLAINED_WITHIN_S = 300 + 60 + 60 + 20
 # What is well is no longer told after the longest clearing, and a mass after its buses'.
 OVER_WITHIN_S = 240 + 60
 
@@ -25,6 +27,7 @@ class Judge:
     def __init__(self, world):
         self.world = world
         self.unwell_since = {}
+        self.explained_at = {}
         self.well_since = {}
         self.bus_well_since = {}
 
@@ -62,8 +65,10 @@ class Judge:
                 assert cause.startswith("mass_silence") or {cause} >= {
                     one.strip() for one in causes if not one.startswith("mass_silence")
                 }, (meter, cause, causes)
-            if now - since > EXPLAINED_WITHIN_S:
-                assert cause is not None, f"{meter} is silent since {since} and nothing says why"
+            if cause is not None:
+                self.explained_at[meter] = now
+            unexplained_s = now - max(since, self.explained_at.get(meter, since))
+            assert unexplained_s <= EXPLAINED_WITHIN_S, f"{meter} is silent and nothing says why"
         for alarm in alarms:
             self._is_not_well(alarm, now)
 
@@ -117,7 +122,7 @@ def act(world, what, which):
 
 
 @given(STORY)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=SLOW)
 def test_every_silent_meter_has_one_cause_and_nothing_stands_for_what_is_well(story):
     world = World({bus: list(meters) for bus, meters in SHAPE.items()})
     judge = Judge(world)
@@ -125,6 +130,7 @@ def test_every_silent_meter_has_one_cause_and_nothing_stands_for_what_is_well(st
         act(world, what, which)
         if what == "restart":
             judge.unwell_since.clear()  # the periods begin anew
+            judge.explained_at.clear()
         for _ in range(ticks):
             world.tick()
             judge.look()
@@ -132,7 +138,7 @@ def test_every_silent_meter_has_one_cause_and_nothing_stands_for_what_is_well(st
 
 
 @given(STORY, st.randoms(use_true_random=False))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=SLOW)
 def test_the_same_when_only_some_meters_are_read_at_a_time(story, random):
     """Plans differ: not every meter is read all the time. What is told is still told once."""
     world = World({bus: list(meters) for bus, meters in SHAPE.items()})
@@ -147,7 +153,7 @@ def test_the_same_when_only_some_meters_are_read_at_a_time(story, random):
 
 @pytest.mark.parametrize("per_minute", [1, 3])
 @given(dead=st.sets(st.sampled_from([f"m{n}" for n in range(40)]), min_size=1))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8, deadline=None, suppress_health_check=SLOW)
 def test_never_more_alarms_of_meters_in_a_minute_than_are_said(per_minute, dead):
     from dataclasses import replace
 
