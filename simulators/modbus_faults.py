@@ -153,7 +153,7 @@ def counted(firing: Sequence[Fault], point: str, value: Decimal, limit: Decimal 
     for fault in firing:
         if fault.name == "rollover" and limit is not None:
             begin = fault.memory.setdefault(point, limit - fault.kwh() - value)
-            value = (value + begin) % limit
+            value = value + begin  # the register itself begins anew at its end
         elif fault.name == "exchange":
             value = value - fault.memory.setdefault(point, value) + fault.kwh()
         else:

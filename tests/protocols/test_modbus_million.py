@@ -193,6 +193,7 @@ def test_transaction_0_is_not_any_transaction() -> None:
     zero = build_reply(read_request(1, 4, 10, 2, transaction=0), (1, 2))
     assert taken(zero, 1, 7) == [1, 2]
     assert refuses(request, zero)
+    assert match(request, zero) is Match.STALE  # so the answer is waited for
 
 
 def test_another_unit_does_not_answer_for_the_device_itself() -> None:
@@ -200,6 +201,7 @@ def test_another_unit_does_not_answer_for_the_device_itself() -> None:
     other = build_reply(read_request(9, 4, 10, 2, transaction=7), (1, 2))
     assert taken(other, 0, 7) == [1, 2]
     assert refuses(request, other)
+    assert match(request, other) is Match.FOREIGN
 
 
 # -- what pymodbus drops, and is a good answer
