@@ -76,6 +76,7 @@ class Result:
 
     meters: int
     hours: float
+    start_ms: int = 0
     samples: list[Sample] = field(default_factory=list)
     due: int = 0
     read: int = 0
@@ -157,7 +158,7 @@ async def live(
             if options.trace:
                 tracemalloc.start(12)
             quarters = round(result.hours * 4)
-            away_every = round(AWAY_EVERY_H * 4)
+            away_every = round(min(AWAY_EVERY_H, result.hours / 2) * 4)
             before: tracemalloc.Snapshot | None = None
             for quarter in range(1, quarters + 1):
                 bus = names[(quarter // away_every) % len(names)]
@@ -165,7 +166,7 @@ async def live(
                 if is_away:
                     loop.call_later(QUARTER_S / 3, estate.links[bus].unplug)
                     loop.call_later(QUARTER_S / 3 + AWAY_S, estate.links[bus].plug)
-                await asyncio.sleep(quarter * QUARTER_S - (loop.now_ms() - local_ms(START)) / 1000)
+                await asyncio.sleep(quarter * QUARTER_S - (loop.now_ms() - result.start_ms) / 1000)
                 sample = look(quarter / 4, parts)
                 result.samples.append(sample)
                 if options.trace:
@@ -218,12 +219,12 @@ def count(journal: Path, billing: Path, now_ms: int, result: Result) -> None:
 
 def run(meters: int, hours: float, folder: Path, options: argparse.Namespace) -> Result:
     """One run in a folder of its own."""
-    result = Result(meters, hours)
+    result = Result(meters, hours, local_ms(options.start))
     started, cpu = time.monotonic(), time.process_time()
     with Mosquitto(folder / "broker") as broker:
         run_virtual(
             lambda loop: live(loop, folder, broker.url, result, options),
-            start_ms=local_ms(START),
+            start_ms=result.start_ms,
         )
     result.wall_s = time.monotonic() - started
     result.cpu_s = time.process_time() - cpu
@@ -259,6 +260,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--meters", type=int, default=1000)
     parser.add_argument("--hours", type=float, default=24.0)
+    parser.add_argument("--start", default=START, help="local time it begins at")
     parser.add_argument("--folder", type=Path, help="kept when given")
     parser.add_argument("--trace", action="store_true", help="and say where memory grows (slow)")
     options = parser.parse_args()

@@ -3,7 +3,9 @@
     python -m tests.soak.silent --hours 6
 
 One bus of 32 meters at 9600 Bd. A read takes 20 characters out (four of them FE), 40 ms of the
-meter's time, 20 characters back and 30 ms of quiet: 116 ms, and its commit up to 20 ms, so a cycle of all 32 needs 4.4 s of its 10 at most. Then 20 of them say nothing for the given hours, and speak again.
+meter's time, 20 characters back and 30 ms of quiet: 116 ms, and its commit up to 20 ms, so a cycle
+of all 32 needs 4.4 s of its 10 at most. Then 20 of them say nothing for the given hours, and speak
+again.
 
 What the twelve living keep, from the bus's rules. S is what an attempt without an answer takes:
 request, time-out with the reply's time on the wire, and the silence behind it. Until it counts as
