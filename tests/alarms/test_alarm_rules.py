@@ -152,6 +152,15 @@ def free_ports(count):
     return ports
 
 
+def _page(url):
+    """What is there; empty while nobody listens yet: the page is a task that starts by itself."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.read().decode()
+    except OSError:
+        return ""
+
+
 @pytest.fixture(scope="module")
 def scrape(tmp_path_factory):
     """What a real daemon answers to a scrape."""
@@ -170,8 +179,7 @@ def scrape(tmp_path_factory):
         url = f"http://127.0.0.1:{page}/metrics"
         end = time.monotonic() + 30
         while True:
-            with urllib.request.urlopen(url, timeout=10) as answer:
-                text = answer.read().decode()
+            text = _page(url)
             # What is looked up in the journal comes a moment later.
             if "headend_due_points_overdue{" in text or time.monotonic() > end:
                 yield text
