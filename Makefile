@@ -36,6 +36,7 @@ lint: install
 soak: install servers
 	$(PYTHON) -m tests.kill.soak --rounds 1000
 	$(PYTHON) -m tests.kill.soak --servers --rounds 400
+	$(PYTHON) -m tests.powercut.soak --rounds 6 --failures
 	$(PYTHON) -m tests.soak.day --meters 1000 --hours 24
 	$(PYTHON) -m tests.soak.silent --hours 6
 
