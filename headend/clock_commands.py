@@ -1,6 +1,5 @@
 """Meters' clocks by the daemon's local socket: looked at, and set where control allows it."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -78,11 +77,10 @@ class ClockDesk:
         request: dict[str, Any],
         work: Callable[[ClockControl, str, str], Awaitable[Iterable[ClockOutcome]]],
     ) -> dict[str, Any]:
-        """Whoever asked may go away meanwhile: what has begun is brought to its end."""
+        """What the control makes of it. ApiError when it is not allowed."""
         by, reason = str(request.get("by", "")), str(request.get("reason", ""))
-        task = asyncio.ensure_future(work(self._control_of(), by, reason))
         try:
-            outcomes = await asyncio.shield(task)
+            outcomes = await work(self._control_of(), by, reason)
         except (PolicyError, FileFault) as error:
             raise ApiError(str(error), code="not_allowed") from error
         return {"results": [outcome_json(outcome) for outcome in outcomes]}
