@@ -59,6 +59,7 @@ from protocols.dlt645.catalogue import di_of, lookup
 from protocols.dlt645.frame import DELIMITER, FRAME
 from protocols.dlt645.items import encode
 from protocols.dlt645.meter import build_reply
+from protocols.dlt645.profile import MeterProfile
 from protocols.framing import FrameFound, Framer, Match
 
 ZONE = ZoneInfo("Asia/Shanghai")
@@ -72,6 +73,7 @@ POINTS = (
     "current_a",
     "power_factor_total",
 )
+SINGLY = MeterProfile(blocks=False)  # a request a reading: what is measured is the dear way
 METERS = 100
 DAY_MS = 86_400_000
 READINGS_DEFAULT = 16_000
@@ -237,7 +239,7 @@ def process_cpu_s(pid: int) -> float:
 async def request_bytes(meter: Meter, point: str) -> bytes:
     """What the driver sends for a point."""
     notes = Requests()
-    session = Dlt645Session(notes, meter.address, zone=ZONE)
+    session = Dlt645Session(notes, meter.address, zone=ZONE, profile=SINGLY)
     try:
         await session.read([point])
     except asyncio.CancelledError:
@@ -307,7 +309,9 @@ async def pipeline(
         port = MemoryPort(journal, clock, {})
 
         def open_session(meter: Meter) -> MeterSession:
-            return Dlt645Session(port, meter.address, zone=ZONE, capacity_kw=meter.capacity_kw)
+            return Dlt645Session(
+                port, meter.address, zone=ZONE, profile=SINGLY, capacity_kw=meter.capacity_kw
+            )
 
         async def alarm(name: str, fields: dict[str, object]) -> None:
             raise AssertionError((name, fields))
