@@ -83,6 +83,25 @@ class SqliteHome:
         """SQLite waits for nobody longer than its busy time-out."""
 
 
+def _bring_home(connection: sqlite3.Connection) -> None:
+    """Make durable what a session before this one may have left in the log unsynced.
+
+    A commit whose sync failed was told as failed, and yet the next session finds it there: taken
+    for known, it would be receipted without ever having been on the disk. Syncing the log again
+    is no help, since an operating system may forget what it could not write: the content is
+    copied into the file, and a commit of our own begins the log anew.
+    """
+    (_busy, frames, _copied) = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    if frames <= 0:
+        return
+    (is_busy, *_rest) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if is_busy:
+        msg = "database is locked: somebody uses it, so its log cannot be made durable yet"
+        raise sqlite3.OperationalError(msg)
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    connection.execute(f"PRAGMA user_version={int(version)}").close()
+
+
 def _set_up(engine: Engine, pragmas: tuple[str, ...], *, writes: bool) -> None:
     """Transactions are ours to begin: a write lock is taken at once, never half way."""
 
@@ -90,6 +109,8 @@ def _set_up(engine: Engine, pragmas: tuple[str, ...], *, writes: bool) -> None:
         connection.isolation_level = None
         for pragma in pragmas:
             connection.execute(pragma).close()
+        if writes:
+            _bring_home(connection)
 
     def begun(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
