@@ -10,6 +10,7 @@ from headend.bus.request import BusRequest
 from headend.config import Config
 from headend.config.sections.buses import BusSection
 from headend.domain.clock import SystemClock
+from headend.domain.errors import PortGone
 from headend.domain.exchange import Exchange
 from headend.domain.link import ModbusTcpSpec, Rfc2217Spec, SerialSpec, TcpSpec
 from headend.domain.meter import Meter
@@ -26,7 +27,9 @@ class _NoPort:
         self.parity_seen = False
 
     async def exchange(self, request: BusRequest) -> Exchange:
-        raise NotImplementedError(request)
+        """PortGone: nobody is there."""
+        msg = f"a plan asks nobody, {request.device} neither"
+        raise PortGone(msg, bus=self.name)
 
 
 def bus_plans(
