@@ -84,13 +84,19 @@ def forbidden(
             return f"{_clock(second)} by {whose} clock is too close to midnight"
         if _distance(second, HOUR_S) < policy.hour_guard_s:
             return f"{_clock(second)} by {whose} clock is too close to the full hour"
-    if now_ms // 1000 // policy.interval_s != (now_ms + offset_ms) // 1000 // policy.interval_s:
+    # A clock that is further out crosses an edge whenever it is set: waiting would not help.
+    is_near = abs(offset_ms) < policy.interval_s * 1000
+    if is_near and _interval(now_ms, policy) != _interval(now_ms + offset_ms, policy):
         minutes = policy.interval_s // 60
         return (
             f"setting {_clock(meters_s)} to {_clock(ours_s)} would cross the edge of a "
             f"{minutes}-minute interval"
         )
     return None
+
+
+def _interval(at_ms: int, policy: ClockControlSection) -> int:
+    return at_ms // 1000 // policy.interval_s
 
 
 def _second_of_day(at_ms: int, zone: ZoneInfo) -> int:

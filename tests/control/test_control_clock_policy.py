@@ -89,6 +89,8 @@ def test_nothing_is_set_where_something_could_happen_twice_or_never(now, offset_
     assert words in (forbidden(at(now), offset_s * 1000, POLICY, ZONE) or "")
 
 
-@pytest.mark.parametrize(("now", "offset_s"), [("1T10:10:00", 30), ("1T10:40:00", -60)])
+@pytest.mark.parametrize(
+    ("now", "offset_s"), [("1T10:10:00", 30), ("1T10:40:00", -60), ("1T10:10:00", 1800)]
+)
 def test_between_them_it_may_be_set(now, offset_s):
     assert forbidden(at(now), offset_s * 1000, POLICY, ZONE) is None

@@ -19,7 +19,8 @@ class ClockControlSection(Section):
     leave_s: below this a clock is left alone. ticket_s: above this it is not set either, because
     something else is wrong with the meter; a person has to look. midnight_guard_s, hour_guard_s:
     nothing is set so close to midnight or a full hour, by the head-end's clock or by the meter's:
-    freezes and settlements happen there. interval_s: nor across the edge of such an interval.
+    freezes and settlements happen there. interval_s: nor across the edge of
+    such an interval, where the difference is shorter than one.
     """
 
     leave_s: Seconds = Field(default=5.0, ge=2.0, le=3600)
