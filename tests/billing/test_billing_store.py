@@ -1,7 +1,5 @@
 """The inbox on its database: what is stored, what is answered, what a failure leaves."""
 
-from pathlib import Path
-
 import pytest
 from billing_builder import (
     EPOCH_A,
@@ -485,15 +483,3 @@ def test_the_order_of_time_in_a_series_is_start_plus_interval(inbox):
         read(1, "0.12", interval_s=900, multiplier="100").read_id,
         1,
     )
-
-
-def test_a_database_of_the_first_release_is_taken_up_as_it_is(database):
-    database.script((Path(__file__).parents[1] / "data" / "billing_v1.sql").read_text())
-    inbox = Inbox(database)
-    assert inbox.through(EPOCH_A) == 8
-    assert inbox.through(EPOCH_B) == 4
-    assert inbox.take(reads(1, 9)).counts.new == 5
-    assert inbox.values()["M-1", IMPORT, T0] == ("11", 2)
-    assert len(inbox.rows("conflict")) == len(inbox.rows("dead_letter")) == 1
-    assert len(inbox.rows("reading_history")) == len(inbox.rows("event")) == 1
-    inbox.close()

@@ -16,7 +16,7 @@ from journal_kit import DAY_MS, NOON_MS, Bench, exchange, reading
 
 from headend.domain.errors import JournalDamaged, JournalError, JournalFull
 from headend.domain.meter import Event
-from headend.journal import Birth, JournalReader, SchemaNewer, schema
+from headend.journal import Birth, JournalReader, SchemaNewer
 from headend.journal.errors import Shed
 from headend.messages.records import EventRecord
 
@@ -206,43 +206,6 @@ async def test_a_crash_during_the_very_first_start_is_no_damage(bench):
         begun.execute("PRAGMA journal_mode=WAL")
     async with await bench.open() as journal:
         assert await everything(journal) == []
-
-
-def old_journal(path, name):
-    with closing(sqlite3.connect(path)) as old:
-        old.executescript((DATA / name).read_text(encoding="utf-8"))
-
-
-async def test_the_journal_of_the_first_release_is_upgraded(bench):
-    old_journal(bench.path, "journal_v1.db.sql")
-    async with await bench.open() as journal:
-        found = await everything(journal)
-        assert [getattr(r, "value", r.seq) for r in found] == ["12345.60", "12345.70", 3]
-        assert journal.cursors()["billing"].receipted_seq == 1
-        assert journal.epoch == "2f0f6a0e-3a36-4f0b-9d3c-0d7f5b0c7a11"
-        await journal.append(Birth((reading("12345.70"),)))
-        assert len(await everything(journal)) == 3
-    with JournalReader(bench.path) as reader:
-        assert reader.trace(found[0].read_id).exchange.request.hex().startswith("fefefefe68")
-
-
-async def test_a_migration_runs_once_and_whole(bench, monkeypatch):
-    old_journal(bench.path, "journal_v1.db.sql")
-    calls = []
-
-    def add(connection):
-        calls.append("add")
-        connection.execute("CREATE TABLE extra (a INTEGER)")
-        if len(calls) == 1:
-            raise sqlite3.OperationalError("the power went")
-
-    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, add))
-    with pytest.raises(JournalError, match="the power went"):
-        await bench.open()
-    for _ in range(2):
-        async with await bench.open() as journal:
-            assert len(await everything(journal)) == 3
-    assert calls == ["add", "add"]
 
 
 # -- kill -9

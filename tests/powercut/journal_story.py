@@ -31,6 +31,7 @@ from headend.journal import (
 )
 from headend.journal.writer import Writer
 from headend.messages.records import ExpiredRecord, encode
+from tests.journal.journal_kit import exchange
 from tests.powercut.vfs import Recorder
 
 T = TypeVar("T")
@@ -76,22 +77,6 @@ async def open_journal(folder: Path, clock: HandClock) -> Journal:
     )
     return await Journal.open(
         folder / FILE, clock=clock, software="0.1.0", consumers=CONSUMERS, settings=settings
-    )
-
-
-def exchange(n: int, *, at_ms: int = NOON_MS, outcome: Outcome = Outcome.REPLY) -> Exchange:
-    """An attempt whose bytes nobody else has."""
-    return Exchange(
-        bus="street-a",
-        device="000000000001",
-        request=bytes.fromhex("FEFEFEFE68") + n.to_bytes(4, "big"),
-        reply=bytes.fromhex("6891") + n.to_bytes(4, "big") if outcome is Outcome.REPLY else None,
-        sent_ms=at_ms - 150,
-        received_ms=at_ms,
-        took_ms=150.25,
-        attempt=1,
-        outcome=outcome,
-        stray=b"\xfe",
     )
 
 
