@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 FUZZED := tests/protocols tests/config tests/drivers tests/messages tests/transport tests/bus
 PATHS := headend protocols simulators tests benchmarks
 
-.PHONY: run test install servers lint soak fuzz bench clean install-system uninstall-system
+.PHONY: run test install servers lint soak fuzz bench screenshot clean install-system uninstall-system
 
 run: install
 	@.venv/bin/headend demo $(ARGS)
@@ -49,6 +49,10 @@ bench: install servers
 	$(PYTHON) benchmarks/billing.py
 	$(PYTHON) benchmarks/series.py
 	$(PYTHON) benchmarks/dlt645.py
+
+# The pictures of the status page in docs/, taken anew.
+screenshot: install servers
+	$(PYTHON) -m tests.status.screenshot
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
