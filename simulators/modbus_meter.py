@@ -183,7 +183,7 @@ class ModbusDevice:
         di = f"{asked.function}:{asked.address}:{asked.count}"
         about = Asked(asked.raw, self.address, di, now_ms)
         firing = [fault for fault in self.faults if fault.fires(about)]
-        if not self._is_night(now_ms):
+        if any(fault.name == NIGHT_FAULT for fault in firing) and not self._is_night(now_ms):
             firing = [fault for fault in firing if fault.name != NIGHT_FAULT]
         code = self._refusal(asked)
         said: list[tuple[str, str | None, str | None]] = []
@@ -274,8 +274,10 @@ class ModbusDevice:
 
     def _is_night(self, at_ms: int) -> bool:
         """Whether an inverter has nothing to do; a meter has no night."""
+        if self.profile.kind != "inverter":
+            return False
         power = self._values.exact("active_power_total", at_ms)
-        return self.profile.kind == "inverter" and isinstance(power, Decimal) and power <= 0
+        return isinstance(power, Decimal) and power <= 0
 
     def _power(self, register: Register, firing: Sequence[Fault]) -> int:
         """The power of ten that the device scales a register with."""

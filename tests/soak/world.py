@@ -43,6 +43,7 @@ ZONE = ZoneInfo("Asia/Shanghai")
 PROFILE = "acrel_adl400"
 NAME = "soak"
 WRITER_SLACK_S = 0.2  # virtual: so long a commit may take; buses that wait share one
+START_SLACK_S = 5.0
 CONSUMER_SLACK_S = 2.0
 WATTS_IMPORT, WATTS_EXPORT = 1800, 700
 CAPACITY_KW = Decimal("13.2")
@@ -228,6 +229,8 @@ async def daemon(
         if config.feed is not None:
             loop.hold(lambda: _unreceipted(parts), slack_s=CONSUMER_SLACK_S)
 
+    # Until there is a journal to look at: its writer is at work, and nobody could tell how far.
+    loop.hold(lambda: None if standing else "standing up", slack_s=START_SLACK_S)
     with mock.patch("headend.feed.publisher.Pipe", HeldPipe):
         task = asyncio.ensure_future(
             run_daemon(
