@@ -1,4 +1,4 @@
-"""One pair of daemons for all tests of this folder."""
+"""One pair of daemons for the tests of a file; none is left running beside other tests."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import pytest
 from status_bench import Bench, Running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A daemon that is well and one in trouble, with their pages."""
     with Bench(tmp_path_factory.mktemp("status")) as running:

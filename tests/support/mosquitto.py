@@ -4,7 +4,9 @@
 what the broker held is gone when it is killed, as the feed must stand.
 """
 
+import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -19,14 +21,21 @@ from headend.messages.broker import BrokerSpec, TlsSpec
 from tests.support.certificates import Authority, Identity
 
 READY_S = 10.0
+PORTS = range(12_000, 32_000)
 BINARY = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    """A TCP port of 127.0.0.1 that nobody listens on now.
+
+    Below those that the kernel gives to outgoing connections: a server that is down for a while
+    must find its port again.
+    """
+    while True:
+        port = PORTS[secrets.randbelow(len(PORTS))]
+        with contextlib.suppress(OSError), socket.socket() as sock:
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 # MQTT 3.1.1, a clean session of the client `ready`.
