@@ -149,7 +149,7 @@ def test_a_version_that_does_not_run_is_never_switched_to(tree):
     assert not (tree.home / "98.0.0").exists()
 
 
-def test_zz_uninstalling_keeps_configuration_and_data(tree):
+def test_uninstalling_keeps_configuration_and_data(tree):
     text = tree.config.read_text()
     data = tree.root / "var" / "lib" / "headend" / "journal.db"
     data.parent.mkdir(parents=True, exist_ok=True)
@@ -159,6 +159,11 @@ def test_zz_uninstalling_keeps_configuration_and_data(tree):
     assert data.read_bytes() == b"what was read"
     left = [p for p in tree.root.rglob("*") if p.is_file() or p.is_symlink()]
     assert sorted(left) == sorted([tree.config, data])
+    # What is installed again finds both as they were.
+    tree.make("install-system", WHEELS=tree.wheels)
+    assert tree.config.read_text() == text
+    assert data.read_bytes() == b"what was read"
+    assert tree.headend("--version").returncode == 0
 
 
 def test_the_packages_it_runs_with_are_those_that_headend_needs():

@@ -121,7 +121,11 @@ async def street(tmp_path: Path, influx: InfluxDB, dashboard: Dashboard) -> Stre
         await freeze_day(world)
         await sample(world)
         await world.written()
-        await eventually(lambda: influx.count("writer", "backlog") == 2, what="statistics written")
+        # The figures of the day are handed over last, and may travel by themselves.
+        await eventually(
+            lambda: influx.count("writer", "backlog") == 2 and influx.count("due", "frozen") == 1,
+            what="statistics written",
+        )
     return Street(influx, dashboard)
 
 
