@@ -17,6 +17,7 @@ from decimal import Decimal
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from headend.assembly import consumer_specs
 from headend.billing.consumer import BillingConsumer
 from headend.billing.store import Store
 from headend.cli.demo import configuration
@@ -29,7 +30,7 @@ from headend.domain.clock import SystemClock, to_datetime
 from headend.domain.due import DueKey, DuePoint, day_bounds_ms, local_day
 from headend.domain.meter import Event
 from headend.domain.reading import Reading
-from headend.journal import Birth, ConsumerSpec, Journal, JournalSettings
+from headend.journal import Birth, Journal, JournalSettings
 from headend.messages.configured import configured_broker
 from simulators.street import Street, plan_street
 from tests.support.waiting import eventually
@@ -268,6 +269,9 @@ class Bench:
             ]
             await journal.append_many([Birth((r,)) for r in readings])
         parts = await stack.enter_async_context(running(config, self._clock))
+        assert parts.timeseries is not None
+        series = parts.timeseries
+        await eventually(lambda: all(one["failures"] for one in series.report()), timeout_s=30)
         return Page(f"http://127.0.0.1:{port}", config, parts)
 
 
@@ -300,12 +304,11 @@ def reading(meter: str, place: str, point: str, value: Decimal, at_ms: int) -> R
 
 async def open_journal(config: Config, clock: SystemClock) -> Journal:
     """The journal of a daemon that does not run yet."""
-    feed = () if config.feed is None else config.feed.consumers
     return await Journal.open(
         config.journal_path,
         clock=clock,
         software="bench",
-        consumers=[ConsumerSpec(c.name, frozenset(c.classes)) for c in feed],
+        consumers=consumer_specs(config),
         settings=JournalSettings(zone=config.zone),
     )
 
