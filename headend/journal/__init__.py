@@ -12,6 +12,7 @@ from headend.journal.errors import (
     UnknownConsumer,
 )
 from headend.journal.journal import Journal
+from headend.journal.learned import STATE_CHARS_MAX, KeptState
 from headend.journal.model import (
     Appended,
     Base,
@@ -30,6 +31,7 @@ from headend.journal.model import (
 from headend.journal.reader import ConsumerState, JournalReader, Trace
 
 __all__ = [
+    "STATE_CHARS_MAX",
     "Appended",
     "Base",
     "BelowOldest",
@@ -44,6 +46,7 @@ __all__ = [
     "JournalBusy",
     "JournalReader",
     "JournalSettings",
+    "KeptState",
     "Parked",
     "RecordClass",
     "SchemaNewer",

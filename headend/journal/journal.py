@@ -24,10 +24,12 @@ from headend.domain.exchange import Exchange
 from headend.domain.meter import Event
 from headend.domain.reading import Reading
 from headend.journal import due_moves, operations
+from headend.journal import learned as learning
 from headend.journal.codec import Lexicon
 from headend.journal.disposal import free_some
 from headend.journal.errors import BelowOldest, UnknownConsumer, beyond
 from headend.journal.group import Group
+from headend.journal.learned import KeptState, LearnOp
 from headend.journal.model import (
     Appended,
     Base,
@@ -264,6 +266,26 @@ class Journal:
     async def meter_events(self, kinds: Sequence[str] = operations.METER_EVENTS) -> list[Event]:
         """The dated meter events, by their `at`."""
         return await self._solo(lambda group: operations.events(group, kinds))
+
+    # -- what meters have shown of themselves
+
+    async def learned(self) -> dict[str, KeptState]:
+        """The state of every meter that has shown something, by asset id."""
+        return await self._solo(learning.learned)
+
+    def learn(self, meter: str, kept: KeptState) -> None:
+        """Keep a meter's newest state instead of the one before. Never blocks.
+
+        Written with the next group, within a second; with a full queue or a full disk it is not,
+        and what was kept before stays. ValueError when the state is longer than STATE_CHARS_MAX.
+        """
+        learning.check_state(kept)
+        if not self._closed and self._rows < 2 * self._settings.queue_rows_max:
+            self._push(LearnOp(meter, kept))
+
+    async def forget(self, *meters: str) -> int:
+        """Drop what these meters have shown; of how many there was something."""
+        return await self._solo(lambda group: learning.forget(group, meters))
 
     # -- streams
 

@@ -70,6 +70,12 @@ CREATE TABLE waiting (
   payload TEXT NOT NULL) STRICT;
 """
 
+_V2 = """
+CREATE TABLE learned (
+  meter TEXT PRIMARY KEY, protocol TEXT NOT NULL, device TEXT NOT NULL, state TEXT NOT NULL,
+  changed_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+"""
+
 # Keys begin with the time: what is written now lies together, so a group touches few pages.
 _DAY_TABLES = {
     "r": """
@@ -110,7 +116,11 @@ def _first(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
 
 
-MIGRATIONS: Sequence[Callable[[sqlite3.Connection], None]] = (_first,)
+def _second(connection: sqlite3.Connection) -> None:
+    _run(connection, _V2)
+
+
+MIGRATIONS: Sequence[Callable[[sqlite3.Connection], None]] = (_first, _second)
 """Entry i takes a journal from schema i to i + 1. Entries are never changed once released."""
 
 

@@ -15,6 +15,7 @@ from headend.domain.meter import Event
 from headend.journal import operations
 from headend.journal.errors import Shed
 from headend.journal.group import Group
+from headend.journal.learned import LearnOp, learn
 from headend.journal.model import (
     Appended,
     Birth,
@@ -107,7 +108,7 @@ class SoloOp:
     lazy: ClassVar[bool] = False
 
 
-GroupOp = BirthsOp | ExchangesOp | EventOp | ReceiptOp | FailedOp
+GroupOp = BirthsOp | ExchangesOp | EventOp | ReceiptOp | FailedOp | LearnOp
 Op = GroupOp | SoloOp
 
 
@@ -281,6 +282,9 @@ class Writer:
                 if level is not Level.FULL:
                     for key, reason in op.failed:
                         group.due_failed(key, reason)
+            case LearnOp():
+                if level is not Level.FULL:
+                    learn(self.connection, op)
             case EventOp():
                 refused = level is Level.FULL
                 answer = _no_room("the event") if refused else group.event(op.event)

@@ -91,6 +91,19 @@ async def test_what_waited_and_what_was_due_goes_on(one: Kept, tmp_path: Path) -
 
 
 @each
+async def test_what_meters_have_shown_is_read_back(one: Kept, tmp_path: Path) -> None:
+    async with await bench_of(one.lay_out(tmp_path / "journal.db")).open() as journal:
+        found = await journal.learned()
+    if one.version == 1:  # there was no such thing
+        assert found == {}
+        return
+    (kept_state,) = found.values()
+    assert list(found) == ["M-1"]
+    assert kept_state[:2] == ("dlt645-2007", "000000000001")
+    assert json.loads(kept_state.state)["refusals"] == {"0001FF00": 1}
+
+
+@each
 async def test_identity_and_streams_go_on_where_they_were(one: Kept, tmp_path: Path) -> None:
     path = one.lay_out(tmp_path / "journal.db")
     expected = one.expected["look"]
