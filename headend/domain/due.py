@@ -35,12 +35,16 @@ class DueKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DuePoint:
-    """A line of the frozen list. `bus` and `area` are kept as they were when it was frozen."""
+    """A line of the frozen list.
+
+    `bus`, `area` and `concentrator` are kept as they were when it was frozen.
+    """
 
     key: DueKey
     bus: str
     area: str | None
     window_end_ms: int  # read up to here: `read`; later: `late`
+    concentrator: str | None = None
 
 
 def local_day(time_ms: int, zone: ZoneInfo) -> date:

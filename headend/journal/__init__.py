@@ -26,6 +26,7 @@ from headend.journal.model import (
     RecordClass,
     StreamEntry,
     StreamSlice,
+    SuccessReport,
     is_feed_consumer,
 )
 from headend.journal.reader import ConsumerState, JournalReader, Trace
@@ -53,6 +54,7 @@ __all__ = [
     "Shed",
     "StreamEntry",
     "StreamSlice",
+    "SuccessReport",
     "Trace",
     "UnknownConsumer",
     "is_feed_consumer",

@@ -49,7 +49,11 @@ EXCHANGE_COLUMNS = (
     " software"
 )
 EXCHANGE_WIDTH = EXCHANGE_COLUMNS.count(",") + 1
-
+DUE_COLUMNS = (
+    "due_ms, series, bus, area, window_end_ms, state, reason, read_id, after_close, settled_ms,"
+    " failed, concentrator"
+)
+DUE_WIDTH = DUE_COLUMNS.count(",") + 1
 
 STREAM_WIDTH = 7
 ROWS_AT_ONCE = 32

@@ -38,8 +38,8 @@ def hand_over(group: Group, old_meter: str, successor: str, from_ms: int) -> int
     moved = 0
     for table in _tables(group, from_ms):
         sql = (
-            f"UPDATE OR IGNORE {table} SET series=?, state=?, reason=NULL, read_id=NULL"  # noqa: S608
-            " WHERE series=? AND due_ms>=?"
+            f"UPDATE OR IGNORE {table} SET series=?, state=?, reason=NULL, read_id=NULL,"  # noqa: S608
+            " settled_ms=NULL WHERE series=? AND due_ms>=?"
         )
         moved += sum(group.connection.execute(sql, pair).rowcount for pair in pairs)
     return moved

@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any
 
 from headend.domain.due import DueKey, DueState
-from headend.journal.codec import DUE_STATES, Lexicon
+from headend.journal.codec import DUE_COLUMNS, DUE_STATES, Lexicon
 from headend.journal.model import DueLine
 from headend.journal.schema import day_number, day_tables, table_name
 
@@ -29,25 +29,46 @@ def due_lines(
     if number not in day_tables(connection).get("d", ()):
         return
     rows = connection.execute(
-        "SELECT due_ms, series, bus, area, window_end_ms, state, reason, read_id, after_close"  # noqa: S608
-        f" FROM {table_name('d', number)} WHERE due_ms BETWEEN ? AND ? ORDER BY due_ms, series",
+        f"SELECT {DUE_COLUMNS} FROM {table_name('d', number)}"  # noqa: S608
+        " WHERE due_ms BETWEEN ? AND ? ORDER BY due_ms, series",
         (
             -(1 << 62) if from_ms is None else from_ms,
             1 << 62 if until_ms is None else until_ms,
         ),
     )
-    for at_ms, series, bus, area, window_end_ms, state, reason, read_id, after in rows:
-        meter, point, _interval = lexicon.series(series)
-        yield DueLine(
-            DueKey(meter, point, at_ms),
-            lexicon.name(bus),
-            lexicon.name(area) if area else None,
-            window_end_ms,
-            DUE_STATES[state],
-            reason,
-            None if read_id is None else read_id.hex(),
-            bool(after),
-        )
+    for row in rows:
+        yield _line(lexicon, row)
+
+
+def after_closing(connection: sqlite3.Connection, lexicon: Lexicon, day: date) -> list[DueLine]:
+    """The due points of a closed day whose value came afterwards, by instant."""
+    number = day_number(day)
+    if number not in day_tables(connection).get("d", ()):
+        return []
+    rows = connection.execute(
+        f"SELECT {DUE_COLUMNS} FROM {table_name('d', number)}"  # noqa: S608
+        " WHERE after_close=1 ORDER BY due_ms, series"
+    )
+    return [_line(lexicon, row) for row in rows]
+
+
+def _line(lexicon: Lexicon, row: tuple[Any, ...]) -> DueLine:
+    at_ms, series, bus, area, window_end_ms, state, reason, read_id, after, settled_ms, *rest = row
+    failed, concentrator = rest
+    meter, point, _interval = lexicon.series(series)
+    return DueLine(
+        DueKey(meter, point, at_ms),
+        lexicon.name(bus),
+        lexicon.name(area) if area else None,
+        window_end_ms,
+        DUE_STATES[state],
+        reason,
+        None if read_id is None else read_id.hex(),
+        bool(after),
+        settled_ms,
+        failed,
+        lexicon.name(concentrator) if concentrator else None,
+    )
 
 
 def due_counts(connection: sqlite3.Connection, day: date, *, until_ms: int) -> dict[DueState, int]:

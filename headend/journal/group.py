@@ -362,7 +362,7 @@ class Group:
         rows = self._settle_rows.get(table)
         if rows is None:
             rows = self._settle_rows[table] = []
-        rows.append((DUE_CODE[became], seen[4], due_ms, series))
+        rows.append((DUE_CODE[became], seen[4], due_ms, series, reading.received_ms))
 
     def _add_exchange(self, exchange: Exchange, xid: int, record_class: RecordClass) -> None:
         place = (record_class, exchange.received_ms // DAY_MS)
@@ -442,18 +442,19 @@ class Group:
         self._exchange_rows.clear()
 
     def _flush_due(self) -> None:
+        # Failures first: what failed and was read in one group was not read at the first try.
+        for table, rows in self._reason_rows.items():
+            self.connection.executemany(
+                f"UPDATE {table} SET reason=?, failed=failed+1 WHERE due_ms=? AND series=?"  # noqa: S608
+                f" AND state={_OPEN}",
+                rows,
+            )
         for table, rows in self._settle_rows.items():
             self.connection.executemany(
                 f"UPDATE {table} SET after_close=(state={_MISSING}), read_id=?2,"  # noqa: S608
-                f" reason=CASE state WHEN {_MISSING} THEN reason END,"
+                f" settled_ms=?5, reason=CASE state WHEN {_MISSING} THEN reason END,"
                 f" state=CASE state WHEN {_MISSING} THEN state ELSE ?1 END"
                 f" WHERE due_ms=?3 AND series=?4 AND state IN ({_OPEN},{_MISSING})",
-                rows,
-            )
-        for table, rows in self._reason_rows.items():
-            self.connection.executemany(
-                f"UPDATE {table} SET reason=? WHERE due_ms=? AND series=?"  # noqa: S608
-                f" AND state={_OPEN}",
                 rows,
             )
         self._settle_rows.clear()

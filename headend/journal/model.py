@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import date
 from decimal import Decimal
 from enum import IntEnum
 from typing import NamedTuple
@@ -182,7 +181,11 @@ class EntrySlice(NamedTuple):
 
 
 class DueLine(NamedTuple):
-    """A due point with what became of it. `after_close`: a value came when all was over."""
+    """A due point with what became of it. `after_close`: a value came when all was over.
+
+    settled_ms: when that value was received; None while there is none. failed_rounds: how often it
+    was tried, or let go by, in vain before.
+    """
 
     key: DueKey
     bus: str
@@ -192,6 +195,9 @@ class DueLine(NamedTuple):
     reason: str | None
     read_id: str | None
     after_close: bool
+    settled_ms: int | None = None
+    failed_rounds: int = 0
+    concentrator: str | None = None
 
 
 class Parked(NamedTuple):
@@ -204,11 +210,15 @@ class Parked(NamedTuple):
     payload: str
 
 
-class ClosedDay(NamedTuple):
-    """A day whose list is closed and the bytes of its report, which never change again."""
+class SuccessReport(NamedTuple):
+    """How well a day was read, in canonical JSON (`due_report/1`), and the hash of these bytes.
 
-    day: date
+    Of a closed day neither changes again.
+    """
+
     report: bytes
+    sha256: str
+    is_closed: bool
 
 
 def check_birth(birth: Birth) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
+from hashlib import sha256
 
 import msgspec
 
@@ -19,6 +20,7 @@ from headend.domain.meter import Event
 from headend.domain.reading import Reading, Source, Status, Verdict
 from headend.journal.codec import (
     DUE_CODE,
+    DUE_WIDTH,
     READING_COLUMNS,
     STREAM_WIDTH,
     Lexicon,
@@ -27,6 +29,7 @@ from headend.journal.codec import (
 )
 from headend.journal.disposal import let_go
 from headend.journal.due_moves import hand_over
+from headend.journal.due_success import success_report
 from headend.journal.duereport import due_summary
 from headend.journal.group import Group
 from headend.journal.model import (
@@ -84,11 +87,14 @@ def freeze_due(group: Group, day: date, points: Sequence[DuePoint]) -> int:
             None,
             None,
             0,
+            None,
+            0,
+            0 if point.concentrator is None else group.intern(point.concentrator),
         )
         for point in points
     }
     execute = group.connection.execute
-    group.connection.executemany(insert_sql(table_name("d", number), 9), rows.values())
+    group.connection.executemany(insert_sql(table_name("d", number), DUE_WIDTH), rows.values())
     execute(
         "INSERT INTO due_days (day, frozen, frozen_ms) VALUES (?,?,?)",
         (day.isoformat(), len(rows), group.now_ms),
@@ -114,12 +120,16 @@ def close_due_day(group: Group, day: date) -> bytes:
         f"UPDATE {table} SET state=?, reason=coalesce(reason, 'never_tried') WHERE state=?",  # noqa: S608
         (DUE_CODE[DueState.MISSING], DUE_CODE[DueState.OPEN]),
     )
-    summary = due_summary(group.connection, Lexicon(group.connection), day)
+    lexicon = Lexicon(group.connection)
+    summary = due_summary(group.connection, lexicon, day)
     summary["closed_at"] = iso(group.now_ms)
     report = json.dumps(summary, ensure_ascii=False).encode()
+    success = success_report(
+        group.connection, lexicon, day, group.state.zone, closed_at_ms=group.now_ms
+    )
     group.connection.execute(
-        "UPDATE due_days SET closed_ms=?, report=? WHERE day=?",
-        (group.now_ms, report, day.isoformat()),
+        "UPDATE due_days SET closed_ms=?, report=?, success=?, success_sha256=? WHERE day=?",
+        (group.now_ms, report, success, sha256(success).hexdigest(), day.isoformat()),
     )
     return report
 

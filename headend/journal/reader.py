@@ -5,8 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -17,8 +19,16 @@ from headend.domain.meter import Event
 from headend.journal import schema
 from headend.journal.build import read_record
 from headend.journal.codec import READING_COLUMNS, Lexicon, stored_from_row
-from headend.journal.duereport import due_counts, due_lines, due_summary
-from headend.journal.model import DAY_MS, CursorState, DueLine, RecordClass, Stored
+from headend.journal.due_success import success_report
+from headend.journal.duereport import after_closing, due_counts, due_lines, due_summary
+from headend.journal.model import (
+    DAY_MS,
+    CursorState,
+    DueLine,
+    RecordClass,
+    Stored,
+    SuccessReport,
+)
 from headend.journal.opening import connect_read_only
 from headend.journal.schema import READING_PREFIX, day_of, day_tables, table_name
 from headend.journal.stream import find_exchanges
@@ -207,6 +217,37 @@ class JournalReader:
                 "SELECT report FROM due_days WHERE day=?", (day.isoformat(),)
             ).fetchone()
         return None if row is None or row[0] is None else bytes(row[0])
+
+    def due_success(self, day: date, zone: ZoneInfo) -> SuccessReport | None:
+        """How well a day was read (`due_report/1`); None when nothing was frozen for it.
+
+        Of a closed day what was written down when it was closed, the same bytes for ever; of an
+        open one how it stands now. JournalError when an older release closed the day, and
+        JournalDamaged when the bytes are not the ones that were written down.
+        """
+        with self._reading():
+            row = self._connection.execute(
+                "SELECT closed_ms, success, success_sha256 FROM due_days WHERE day=?",
+                (day.isoformat(),),
+            ).fetchone()
+            if row is None:
+                return None
+            closed_ms, success, told = row
+            if closed_ms is None:
+                made = success_report(self._connection, self._lexicon, day, zone)
+                return SuccessReport(made, sha256(made).hexdigest(), is_closed=False)
+        if success is None:
+            msg = f"{day} was closed by an older release, which kept the counts alone"
+            raise JournalError(msg)
+        if sha256(success).hexdigest() != told:
+            msg = f"the report of {day} is not the one that was written when the day was closed"
+            raise JournalDamaged(msg)
+        return SuccessReport(bytes(success), told, is_closed=True)
+
+    def due_after_closing(self, day: date) -> list[DueLine]:
+        """The due points of a closed day whose value came afterwards; by instant."""
+        with self._reading():
+            return after_closing(self._connection, self._lexicon, day)
 
     def due_lines(self, day: date, *, until_ms: int | None = None) -> list[DueLine]:
         """Every due point of a local day, by instant; those due later than `until_ms` left out."""

@@ -106,7 +106,8 @@ CREATE TABLE {t} (
 CREATE TABLE {t} (
   due_ms INTEGER NOT NULL, series INTEGER NOT NULL, bus INTEGER NOT NULL, area INTEGER NOT NULL,
   window_end_ms INTEGER NOT NULL, state INTEGER NOT NULL, reason TEXT, read_id BLOB,
-  after_close INTEGER NOT NULL, PRIMARY KEY (due_ms, series)) STRICT, WITHOUT ROWID;
+  after_close INTEGER NOT NULL, settled_ms INTEGER, failed INTEGER NOT NULL DEFAULT 0,
+  concentrator INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (due_ms, series)) STRICT, WITHOUT ROWID;
 """,
 }
 
@@ -120,7 +121,29 @@ def _second(connection: sqlite3.Connection) -> None:
     _run(connection, _V2)
 
 
-MIGRATIONS: Sequence[Callable[[sqlite3.Connection], None]] = (_first, _second)
+def _third(connection: sqlite3.Connection) -> None:
+    """Due points know when they were settled and how often they failed before.
+
+    What was settled under an older schema gets the latest it can have been for `read`, and does
+    not count as read at the first try: nobody knows.
+    """
+    for number in day_tables(connection).get("d", ()):
+        table = table_name("d", number)
+        for column in (
+            "settled_ms INTEGER",
+            "failed INTEGER NOT NULL DEFAULT 0",
+            "concentrator INTEGER NOT NULL DEFAULT 0",
+        ):
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+        connection.execute(
+            f"UPDATE {table} SET failed=1, settled_ms=CASE state WHEN 1 THEN window_end_ms END"  # noqa: S608
+            " WHERE state<>0"
+        )
+    connection.execute("ALTER TABLE due_days ADD COLUMN success BLOB")
+    connection.execute("ALTER TABLE due_days ADD COLUMN success_sha256 TEXT")
+
+
+MIGRATIONS: Sequence[Callable[[sqlite3.Connection], None]] = (_first, _second, _third)
 """Entry i takes a journal from schema i to i + 1. Entries are never changed once released."""
 
 
