@@ -5,35 +5,49 @@ refuses what it does not have. To all else it is silent, as real meters are: bro
 addresses, other directions, functions it does not know.
 """
 
-import datetime as dt
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Literal
 
-from protocols.dlt645.catalogue import DAILY_FREEZE, FREEZE_TIME, Item, lookup
-from protocols.dlt645.formats import MeterTime, Value
-from protocols.dlt645.frame import WAKE_UP, Frame645, parse
+from protocols.dlt645.catalogue import DAILY_FREEZE, DIGITS_2007, Item, lookup
+from protocols.dlt645.formats import Value
+from protocols.dlt645.frame import DATA_BYTES_USUAL_MAX, WAKE_UP, Frame645, parse
 from protocols.dlt645.items import encode
+from protocols.dlt645.load_profile import CLASS_POINTS, class_of
 from protocols.dlt645.meter import (
+    ReadAsked,
     addressed,
     asks_address,
     build_address_reply,
+    build_parts,
     build_refusal,
-    build_reply,
-    parse_read,
+    parse_any_read,
 )
 from protocols.dlt645.refusal import error_byte
-from simulators.energy import DAY_MS
+from protocols.errors import LocalProtocolError
 from simulators.faults import Asked, Fault, parse_fault, seeded
-from simulators.measured import TARIFFS, Measured, Register
+from simulators.measured import Measured, Register
+from simulators.meter645_clock import MeterClock, meter_time
+from simulators.meter645_content import FREEZES_KEPT, Content, Kept, KeptSettings
+from simulators.meter645_load import REGIONAL_DI
+from simulators.meter645_store import Freeze, Gap
 from simulators.wire import Transmission
 
-FREEZES_KEPT = 62  # 0506xx01 .. 0506xx3E
-_EPOCH = dt.date(1970, 1, 1)
-_CLOCK_POINTS = frozenset({"date", "time", "clock"})
-_NO_DATA = error_byte("no_data")
+__all__ = [
+    "FREEZES_KEPT",
+    "Freeze",
+    "Gap",
+    "KeptSettings",
+    "Meter645",
+    "MeterClock",
+    "MeterSettings",
+    "Served",
+    "TruthLog",
+    "meter_time",
+]
+
+_NO_DATA, _OTHER = error_byte("no_data"), error_byte("other")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,73 +77,34 @@ class Served:
 TruthLog = Callable[[Served], None]
 
 
-@dataclass(slots=True)
-class MeterClock:
-    """A meter's own clock: local time at a fixed offset, wrong by an offset and a drift.
-
-    Local time is counted in milliseconds since 1970-01-01 00:00 local. `drift_ppm` > 0 = fast.
-    """
-
-    utc_offset_min: int = 480
-    error_ms: int = 0
-    drift_ppm: int = 0
-    set_at_ms: int = 0
-
-    def local_ms(self, at_ms: int) -> int:
-        """What the clock shows at a wall time."""
-        drift = (at_ms - self.set_at_ms) * self.drift_ppm // 1_000_000
-        return at_ms + self.utc_offset_min * 60_000 + self.error_ms + drift
-
-    def wall_ms(self, local_ms: int) -> int:
-        """The first millisecond of wall time at which the clock shows `local_ms` or later."""
-        base = self.utc_offset_min * 60_000 + self.error_ms + self.set_at_ms
-        guess = self.set_at_ms + (local_ms - base) * 1_000_000 // (1_000_000 + self.drift_ppm)
-        while self.local_ms(guess) >= local_ms:
-            guess -= 1
-        while self.local_ms(guess) < local_ms:
-            guess += 1
-        return guess
-
-    def set(self, at_ms: int, local_ms: int) -> None:
-        """Show `local_ms` at `at_ms` and drift on from there."""
-        self.set_at_ms = at_ms
-        self.error_ms = local_ms - at_ms - self.utc_offset_min * 60_000
-
-
-def meter_time(local_ms: int) -> MeterTime:
-    """Date and time to the second, of a local millisecond count."""
-    day, within = divmod(local_ms, DAY_MS)
-    seconds = within // 1000
-    time = dt.time(seconds // 3600, seconds // 60 % 60, seconds % 60)
-    return MeterTime(_EPOCH + dt.timedelta(days=day), time)
-
-
-@dataclass(frozen=True, slots=True)
-class Freeze:
-    """A daily record: the meter's time it bears, and the wall time whose values it holds.
-
-    `values` replaces the model's where a test wants others.
-    """
-
-    time: MeterTime
-    at_ms: int
-    values: Mapping[str, Decimal] = field(default_factory=dict)
-
-
 @dataclass(frozen=True, slots=True)
 class MeterSettings:
     """How one meter behaves towards the line.
 
     `reply_delay_ms` (Td) plus up to `reply_jitter_ms`; `wakeup`: FE bytes before a reply (0..4);
-    `empty_freeze`: what a daily record that does not exist looks like.
+    `empty_freeze`: what a record of the past that is not there looks like. `frame_data_max`: bytes
+    of DATA in one frame; longer replies go on in follow-up frames. `kept`: what it keeps.
     """
 
     address: str
     reply_delay_ms: int = 100
     reply_jitter_ms: int = 0
     wakeup: int = 0
-    empty_freeze: Literal["refuse", "ff"] = "refuse"
+    empty_freeze: Literal["refuse", "ff", "zero"] = "refuse"
     seed: int = 0
+    frame_data_max: int = DATA_BYTES_USUAL_MAX
+    kept: KeptSettings = field(default_factory=KeptSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """A reply with values, in its frames: as the bytes say, and as they should."""
+
+    di: str
+    points: tuple[str, ...]
+    values: tuple[Value, ...]
+    true_values: tuple[Value, ...]
+    frames: tuple[bytes, ...]
 
 
 class Meter645:
@@ -155,8 +130,9 @@ class Meter645:
         self.truth_log = truth_log
         self.faults: list[Fault] = []
         self._rng = seeded(settings.seed)
-        self._freezes: deque[Freeze] = deque(maxlen=FREEZES_KEPT)  # newest first
-        self._frozen_through = measured.model.timeline.origin_ms
+        self.kept = Kept(settings.kept, from_ms=measured.model.timeline.origin_ms)
+        self.content = Content(measured, self.kept, empty=settings.empty_freeze)
+        self._begun: _Answer | None = None  # a reply of several frames, as it goes out
 
     @property
     def address(self) -> str:
@@ -176,8 +152,9 @@ class Meter645:
 
     def freezes(self, at_ms: int | None = None) -> tuple[Freeze, ...]:
         """The daily records the meter holds at a wall time not before the latest, newest first."""
-        self._take_freezes(self.clock() if at_ms is None else at_ms)
-        return tuple(self._freezes)
+        store = self.kept.stores[DAILY_FREEZE]
+        store.take(self.meter_clock, self.clock() if at_ms is None else at_ms)
+        return tuple(store)[::-1]
 
     def warm_up(self) -> None:
         """Do the sums that the first reader would wait for: tables, past days, midnights."""
@@ -189,13 +166,12 @@ class Meter645:
 
     def set_freezes(self, freezes: Sequence[Freeze]) -> None:
         """Replace the daily records (newest first) by these; later midnights come on top."""
-        self._frozen_through = max(self.clock(), self._frozen_through)
-        self._freezes = deque(freezes, maxlen=FREEZES_KEPT)
+        self.kept.stores[DAILY_FREEZE].replace(freezes[::-1], self.clock())
 
     def set_clock(self, local_ms: int) -> None:
-        """Set the meter's own clock; midnights it has passed keep their records."""
+        """Set the meter's own clock; what it has passed keeps its records."""
         now_ms = self.clock()
-        self._take_freezes(now_ms)
+        self.kept.take(self.meter_clock, now_ms)
         self.meter_clock.set(now_ms, local_ms)
 
     def add_fault(self, fault: Fault) -> None:
@@ -222,25 +198,79 @@ class Meter645:
             return self._send(
                 Asked(raw, self.address, "", now_ms), build_address_reply(self.address)
             )
-        di = parse_read(frame)
-        if di is None:
+        read = parse_any_read(frame)
+        if read is None or len(read.di) != DIGITS_2007:
             return []
-        return self._read(frame, Asked(raw, self.address, di, now_ms))
+        return self._read(frame, read, Asked(raw, self.address, read.di, now_ms))
 
-    def _read(self, frame: Frame645, asked: Asked) -> list[Transmission]:
-        item = lookup(asked.di)
-        true_values = self.values(item, asked.now_ms) if item else None
-        if item is None or true_values is None:
-            return self._send(asked, build_refusal(self.address, frame.control, _NO_DATA))
+    def _read(self, frame: Frame645, read: ReadAsked, asked: Asked) -> list[Transmission]:
+        if read.sequence is not None:
+            return self._send(asked, self._further(frame, read))
+        self._begun = None
         firing = [fault for fault in self.faults if fault.fires(asked)]
+        answer = self._answer(read, asked.now_ms, firing)
+        if isinstance(answer, int):
+            refusal = build_refusal(self.address, frame.control, answer)
+            return self._transmissions(asked, refusal, firing)
+        self._begun = answer if len(answer.frames) > 1 else None
+        sent = self._transmissions(asked, answer.frames[0], firing)
+        self._log(asked, answer, sent, firing)
+        return sent
+
+    def _further(self, frame: Frame645, read: ReadAsked) -> bytes:
+        """The part of the reply begun that is asked for, again if need be; else a refusal."""
+        begun = self._begun
+        if begun is None or begun.di != read.di or not 0 < (read.sequence or 0) < len(begun.frames):
+            return build_refusal(self.address, frame.control, _NO_DATA)
+        assert read.sequence is not None
+        return begun.frames[read.sequence]
+
+    def _answer(self, read: ReadAsked, now_ms: int, firing: Sequence[Fault]) -> _Answer | int:
+        """The reply to a first read, or the error byte of its refusal."""
+        number = class_of(read.di)
+        if number is not None:
+            return self._load_answer(number, read, now_ms, firing)
+        item = lookup(read.di) if read.count is None and read.moment is None else None
+        true_values = self.values(item, now_ms) if item else None
+        if item is None or true_values is None:
+            return _NO_DATA
         values = self._spoilt(item, true_values, firing)
+        points = tuple(item.point_at(index) or "" for index in range(len(values)))
         payload = encode(item, *values)
+        return self._in_frames(_Answer(item.di, points, values, true_values, ()), payload, firing)
+
+    def _load_answer(
+        self, number: int, read: ReadAsked, now_ms: int, firing: Sequence[Fault]
+    ) -> _Answer | int:
+        """Load records: with a count, those from a time on with a time too."""
+        load = self.kept.load
+        if read.di == REGIONAL_DI and not load.settings.regional:
+            return _NO_DATA
+        if read.count is None or (read.di.endswith("01")) != (read.moment is not None):
+            return _OTHER
+        load.take(self.meter_clock, now_ms)
+        records = load.records(number, read)
+        if not records and load.settings.empty == "refuse":
+            return _NO_DATA
+        payload = load.payload(number, records, self.content.value_at)
+        points: list[str] = []
+        values: list[Value] = []
+        for kept in records:
+            for one, said in load.classes(number, kept, self.content.value_at).items():
+                points += [f"{point}@{kept.time}" for point in CLASS_POINTS[one]]
+                values += said
+        answer = _Answer(read.di, tuple(points), tuple(values), tuple(values), ())
+        return self._in_frames(answer, payload, firing)
+
+    def _in_frames(self, answer: _Answer, payload: bytes, firing: Sequence[Fault]) -> _Answer | int:
         for fault in firing:
             payload = fault.payload(payload)
-        reply = build_reply(self.address, item.di, payload)
-        sent = self._transmissions(asked, reply, firing)
-        self._log(asked, item, (values, true_values), sent, firing)
-        return sent
+        data_max = self.settings.frame_data_max
+        try:
+            frames = build_parts(self.address, answer.di, payload, data_max=data_max)
+        except LocalProtocolError:
+            return _OTHER  # more parts than can be counted
+        return replace(answer, frames=tuple(frames))
 
     def _spoilt(
         self, item: Item, values: Sequence[Value], firing: Sequence[Fault]
@@ -273,18 +303,20 @@ class Meter645:
     def _log(
         self,
         asked: Asked,
-        item: Item,
-        values: tuple[Sequence[Value], Sequence[Value]],
+        answer: _Answer,
         sent: Sequence[Transmission],
         firing: Sequence[Fault],
     ) -> None:
-        if self.truth_log is None:
+        if self.truth_log is None or not answer.values:
             return
-        said, true = (tuple(None if v is None else str(v) for v in some) for some in values)
+        said, true = (
+            tuple(None if v is None else str(v) for v in some)
+            for some in (answer.values, answer.true_values)
+        )
         served = Served(
             meter=self.address,
-            di=item.di,
-            points=tuple(item.point_at(index) or "" for index in range(len(said))),
+            di=answer.di,
+            points=answer.points,
             values=said,
             true_values=true,
             at_ms=asked.now_ms,
@@ -294,66 +326,6 @@ class Meter645:
         )
         self.truth_log(served)
 
-    # --- what it can say ----------------------------------------------------------------------
-
     def values(self, item: Item, at_ms: int) -> tuple[Value, ...] | None:
         """The values of an item at a wall time, one a member; None when the meter has it not."""
-        if item.layout is None:
-            return None
-        if item.snapshot == DAILY_FREEZE and item.snapshot_nth:
-            return self._frozen_values(item, item.snapshot_nth, at_ms)
-        if item.snapshot is not None:
-            return None
-        if item.point in _CLOCK_POINTS:
-            return (self._clock_value(item.point, at_ms),)
-        return self._numbers(item, at_ms, {})
-
-    def _clock_value(self, point: str | None, at_ms: int) -> Value:
-        now = meter_time(self.meter_clock.local_ms(at_ms))
-        if point == "clock":
-            return now
-        return now.date if point == "date" else now.time
-
-    def _frozen_values(self, item: Item, nth: int, at_ms: int) -> tuple[Value, ...] | None:
-        self._take_freezes(at_ms)
-        if nth <= len(self._freezes):
-            freeze = self._freezes[nth - 1]
-            if item.points == (FREEZE_TIME,):
-                return (freeze.time,)
-            return self._numbers(item, freeze.at_ms, freeze.values)
-        if self.settings.empty_freeze == "refuse":
-            return None
-        return (None,) * _members(item)
-
-    def _numbers(
-        self, item: Item, at_ms: int, instead: Mapping[str, Decimal]
-    ) -> tuple[Value, ...] | None:
-        """One number a member. None when the meter has none of them; a block with some has gaps."""
-        values: list[Value] = []
-        for index in range(_members(item)):
-            point = item.point_at(index)
-            if point is None:
-                return None
-            value = instead.get(point)
-            values.append(self.measured.value(point, at_ms) if value is None else value)
-        return tuple(values) if any(value is not None for value in values) else None
-
-    def _take_freezes(self, now_ms: int) -> None:
-        """Record every midnight the meter's clock has passed since it was last looked at."""
-        if now_ms <= self._frozen_through:
-            return
-        clock = self.meter_clock
-        first = clock.local_ms(self._frozen_through) // DAY_MS + 1
-        last = clock.local_ms(now_ms) // DAY_MS
-        for day in range(max(first, last - FREEZES_KEPT + 1), last + 1):
-            midnight = day * DAY_MS
-            self._freezes.appendleft(Freeze(meter_time(midnight), clock.wall_ms(midnight)))
-        self._frozen_through = now_ms
-
-
-def _members(item: Item) -> int:
-    """How many members this meter's reply has: all tariffs it counts, all that a block names."""
-    assert item.layout is not None
-    if item.layout.rounds_min == item.layout.rounds_max:
-        return len(item.layout.fields) * item.layout.rounds_min
-    return len(item.layout.fields) * (1 + TARIFFS)
+        return self.content.values(item, self.meter_clock, at_ms)

@@ -63,6 +63,7 @@ _MEMBERS: dict[int, tuple[tuple[str, str, Field], ...]] = {
     6: _fields(("di:02800004", "kW", "XX.XXXX", True), ("di:02800005", "kvar", "XX.XXXX", True)),
 }
 CLASS_BYTES = {number: sum(f.width for *_, f in rows) for number, rows in _MEMBERS.items()}
+CLASS_POINTS = {number: tuple(point for point, *_ in rows) for number, rows in _MEMBERS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,18 @@ def class_of(di: str) -> int | None:
     return number if fits and number in (ALL_CLASSES, *CLASSES) else None
 
 
+def class_of_point(point: str) -> int | None:
+    """The class whose records hold a point; None when none does."""
+    return next((number for number, points in CLASS_POINTS.items() if point in points), None)
+
+
+def interval_di(number: int) -> str:
+    """The identifier of the minutes between two records of a class (1 to 6)."""
+    if number not in CLASSES:
+        raise LocalProtocolError(f"there is no load record class {number}", code="out_of_range")
+    return f"04000A{number + 1:02X}"
+
+
 def load_request(
     address: str,
     number: int,
@@ -148,16 +161,18 @@ def load_request(
     which: Which = "from",
     count: int = 1,
     time: MeterTime | None = None,
+    di: str | None = None,
 ) -> ReadRequest:
     """The request for `count` records of a class: the earliest, the latest, or from `time` on.
 
-    LocalProtocolError when they do not belong together.
+    `di` stands in for the standard's identifier. LocalProtocolError when they do not belong
+    together.
     """
     if not 1 <= count <= COUNT_MAX:
         raise LocalProtocolError(f"{count} records cannot be asked for", code="out_of_range")
     if (time is not None) != (which == "from"):
         raise LocalProtocolError("a time goes with records from a time on", code="bad_request")
-    di = load_di(number, which)
+    di = di or load_di(number, which)
     data = di_bytes(di) + bytes_of(f"{count:02d}")
     if time is not None:
         data += _time_bytes(time, year_first=False)
