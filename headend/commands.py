@@ -4,11 +4,13 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from headend import __version__
 from headend.acquisition.engine import Engine
+from headend.acquisition.memory import MeterMemory
 from headend.acquisition.meter_reader import Taken
 from headend.acquisition.outage_watch import OutageWatch
 from headend.acquisition.registry import Registry
@@ -60,6 +62,7 @@ class Parts:
     buses: dict[str, Bus]
     supervisor: Supervisor
     outages: OutageWatch
+    memory: MeterMemory
     publisher: Publisher | None = None
     timeseries: TimeSeries | None = None
     reloads: Reloads | None = None
@@ -124,11 +127,22 @@ def commands(parts: Parts) -> dict[str, Command]:
     return {
         "read": read,
         "meter_exchange": meter_exchange,
+        "meter_forget": partial(_meter_forget, parts),
         "feed_replay": feed_replay,
         "timeseries_replay": timeseries_replay,
         "reload": reload,
         "status": status,
     }
+
+
+async def _meter_forget(parts: Parts, request: dict[str, Any]) -> dict[str, Any]:
+    meter = str(request["meter"])
+    try:
+        parts.registry.get(meter)
+    except KeyError:
+        msg = f"there is no meter {meter} in force"
+        raise ApiError(msg) from None
+    return {"meter": meter, "forgot": await parts.memory.forget(meter)}
 
 
 async def read_now(

@@ -15,6 +15,7 @@ from pathlib import Path
 from headend import __version__
 from headend.acquisition.duekeeper import DueKeeper
 from headend.acquisition.engine import Engine
+from headend.acquisition.memory import MeterMemory
 from headend.acquisition.meter_reader import REGISTER_HELD
 from headend.acquisition.outage_watch import OutageWatch, outage_settings
 from headend.acquisition.registry import Registry
@@ -114,6 +115,7 @@ async def run_daemon(
             log.warning("headend=%s: going down", config.headend.name)
             notifier.stopping()
             await _let_finish(parts)
+            parts.memory.flush()
     finally:
         await journal.close()
 
@@ -155,8 +157,11 @@ async def _stand_up(
     )
     bases = await journal.bases()
     since_ms = clock.now_ms() - int(SETTLED_LOOK_BACK.total_seconds() * 1000)
-    opener = ConfiguredSessions(config, buses, clock=clock)
-    sessions = KeptSessions(outages.sessions(opener))
+    memory = MeterMemory(journal, await journal.learned(), clock=clock)
+    await memory.keep_only(meter.id for meter in registry.all())
+    opener = ConfiguredSessions(config, buses, clock=clock, recall=memory.recall)
+    sessions = KeptSessions(outages.sessions(memory.sessions(opener)))
+    memory.reopen = sessions.forget
     engine = Engine(
         journal,
         registry,
@@ -171,7 +176,7 @@ async def _stand_up(
         not_before_ms=keeper.begun_ms,
     )
     outages.held = lambda: engine.held
-    parts = Parts(config, clock, journal, registry, engine, buses, supervisor, outages)
+    parts = Parts(config, clock, journal, registry, engine, buses, supervisor, outages, memory)
     assembly = Assembly(parts, plans, opener, sessions, links)
     await assembly.start_retention(config)
     supervisor.start("due-points", keeper.run)

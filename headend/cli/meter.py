@@ -1,4 +1,4 @@
-"""`headend meter`: dated meter events, declared through the running daemon."""
+"""`headend meter`: what is told of one meter through the running daemon."""
 
 import argparse
 import getpass
@@ -16,6 +16,12 @@ EXAMPLE = """example:
     --old-final active_import_total=12345.67 --old-final active_export_total=0.00 \\
     --new-initial active_import_total=0.12 --new-initial active_export_total=0.00
 Every register that is read at the service point needs both values."""
+
+FORGET = """\
+A meter is not asked again for what it once refused: items it does not have, blocks it does not
+give. That is kept over restarts, and holds until the meter's address or profile changes or another
+meter hangs there. After a change inside the meter (new firmware, another parameter set) have it
+forgotten; the meter is then asked for everything again."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,13 +50,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
     exchange.add_argument("--by", default=getpass.getuser(), help="who did it (default: you)")
     exchange.add_argument("--reason", required=True, help="why")
+    forget = what.add_parser(
+        "forget",
+        help="forget what a meter has shown that it lacks; it is asked for everything again",
+        description=FORGET,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_config(forget)
+    add_json(forget)
+    forget.add_argument("--meter", required=True, metavar="METER", help="its asset id")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Declare the event; 0 when the journal has it."""
+    """Tell the daemon; 0 when the journal has it."""
     from headend.config import load_config  # noqa: PLC0415 - the parser must not pay for it
 
     config = load_config(Path(args.config))
+    return (_forget if args.what == "forget" else _exchange)(args, config.socket_path)
+
+
+def _forget(args: argparse.Namespace, socket: Path) -> int:
+    answer = ask_daemon(socket, {"command": "meter_forget", "meter": args.meter})
+    if args.json:
+        print_json({"schema": "meter_forget/1"} | {k: answer[k] for k in ("meter", "forgot")})
+    elif answer["forgot"]:
+        print(f"{args.meter}: forgotten; it is asked for everything again")
+    else:
+        print(f"{args.meter}: there was nothing to forget")
+    return 0
+
+
+def _exchange(args: argparse.Namespace, socket: Path) -> int:
     _instant(args.at)
     request = {
         "command": "meter_exchange",
@@ -63,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         "by": args.by,
         "reason": args.reason,
     }
-    answer = ask_daemon(config.socket_path, request)
+    answer = ask_daemon(socket, request)
     if args.json:
         print_json(
             {"schema": "meter_exchange/1"}

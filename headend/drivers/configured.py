@@ -1,6 +1,8 @@
 """The session that a meter's protocol needs, with everything the configuration says of it."""
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from headend.bus import BusPort
 from headend.config import Config
@@ -9,8 +11,14 @@ from headend.domain.clock import Clock
 from headend.domain.meter import Meter
 from headend.drivers.dlt645 import Dlt645Session
 from headend.drivers.modbus import ModbusSession, transaction_ids
+from protocols.dlt645.learned import NOTHING_LEARNED, Learned
 from protocols.dlt645.profile import GENERIC, MeterProfile
+from protocols.errors import LocalProtocolError
 from protocols.modbus.profile import DeviceProfile
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Session = Dlt645Session | ModbusSession
 
@@ -31,8 +39,17 @@ class ConfiguredSessions:
     sessions before serves none of the new ones.
     """
 
-    def __init__(self, config: Config, buses: Mapping[str, BusPort], *, clock: Clock) -> None:
+    def __init__(
+        self,
+        config: Config,
+        buses: Mapping[str, BusPort],
+        *,
+        clock: Clock,
+        recall: Callable[[Meter], Mapping[str, Any] | None] = lambda _meter: None,
+    ) -> None:
+        """`recall`: what a meter has shown before, as its session's `learned.to_json()` gave it."""
         self.config = config
+        self._recall = recall
         self._buses = buses
         self._clock = clock
         self._transactions: dict[str, Iterator[int]] = {}
@@ -71,4 +88,16 @@ class ConfiguredSessions:
             profile=model,
             wakeup=section.wakeup if meter.profile is None else None,
             attempts=section.attempts,
+            learned=self._learned(meter, Learned.from_json, NOTHING_LEARNED),
         )
+
+    def _learned(self, meter: Meter, from_json: Callable[[Mapping[str, Any]], T], nothing: T) -> T:
+        """What the meter has shown before; nothing when it is not known or cannot be used."""
+        tree = self._recall(meter)
+        if tree is None:
+            return nothing
+        try:
+            return from_json(tree)
+        except LocalProtocolError as error:
+            log.warning("meter=%s what it has shown before is not used: %s", meter.id, error)
+            return nothing

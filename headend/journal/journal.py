@@ -271,7 +271,7 @@ class Journal:
 
     async def learned(self) -> dict[str, KeptState]:
         """The state of every meter that has shown something, by asset id."""
-        return await self._solo(learning.learned)
+        return await self._solo(learning.learned, makes_room=True)
 
     def learn(self, meter: str, kept: KeptState) -> None:
         """Keep a meter's newest state instead of the one before. Never blocks.

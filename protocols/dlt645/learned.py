@@ -31,20 +31,28 @@ class Learned:
 
     def after_refusal(self, di: str, error: ErrorReply) -> "Learned":
         """What is known after a refusal; unchanged unless it says that there is no such data."""
-        if NO_DATA not in error.reasons or len(self.refusals) >= KEPT_MAX:
+        known = self.refusals.get(di, 0)
+        full = len(self.refusals) >= KEPT_MAX and not known
+        if NO_DATA not in error.reasons or full or known >= SINGLE_REFUSALS:
             return self
-        count = self.refusals.get(di, 0) + 1
-        return replace(self, refusals={**self.refusals, di: min(count, SINGLE_REFUSALS)})
+        return replace(self, refusals={**self.refusals, di: known + 1})
 
     def after_reply(self, di: str, payload_bytes: int) -> "Learned":
-        """What is known after a reply: a meter that answers has the item, and shows its tariffs."""
-        refusals = {one: count for one, count in self.refusals.items() if one != di}
+        """What is known after a reply: a meter that answers has the item, and shows its tariffs.
+
+        The same value when nothing is new.
+        """
+        refusals = self.refusals
+        if di in refusals:
+            refusals = {one: count for one, count in refusals.items() if one != di}
         tariffs = self.tariffs
         item = lookup(di)
         if item is not None and item.layout is not None and item.points[1:2]:
             rounds = payload_bytes // item.layout.round_bytes
             if item.points[1].endswith("_t{k}") and 1 <= rounds <= TARIFFS_MAX + 1:
                 tariffs = rounds - 1
+        if refusals is self.refusals and tariffs == self.tariffs:
+            return self
         return replace(self, refusals=refusals, tariffs=tariffs)
 
     def lacks(self, di: str, *, block: bool) -> bool:
