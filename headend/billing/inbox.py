@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from headend.domain.clock import from_iso
 from headend.domain.errors import FeedError
-from headend.domain.identity import content_text, read_id
+from headend.domain.identity import content_text, event_id, read_id
 from headend.domain.reading import Status
 from headend.messages.records import (
     Batch,
@@ -222,12 +222,6 @@ def useful_exchanges(
     """
     spoken_of = {row.evidence for row in batch.rows}
     return [e for e in batch.exchanges if e[:3] in wanted or e.ref not in spoken_of]
-
-
-def event_id(kind: str, at_ms: int, fields: dict[str, Any]) -> str:
-    """The identity of an event: 32 hex digits of SHA-256 over what it says."""
-    text = json.dumps([kind, at_ms, fields], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 # --- records ---------------------------------------------------------------------------------

@@ -4,8 +4,10 @@ Both ends of the feed compute ids with this module, so compact records need not 
 The text that is hashed is fixed for ever; a change would give every old reading a new id.
 """
 
+import json
 from decimal import Decimal
 from hashlib import sha256
+from typing import Any
 
 READ_ID_HEX_CHARS = 32
 
@@ -38,4 +40,10 @@ def read_id(
     """
     interval = "" if interval_s is None else interval_s
     text = f"{meter}\n{point}\n{time_ms}\n{interval}\n{revision}\n{content}"
+    return sha256(text.encode()).hexdigest()[:READ_ID_HEX_CHARS]
+
+
+def event_id(kind: str, at_ms: int, fields: dict[str, Any]) -> str:
+    """The identity of an event: 32 hex digits of SHA-256 over what it says."""
+    text = json.dumps([kind, at_ms, fields], sort_keys=True, separators=(",", ":"))
     return sha256(text.encode()).hexdigest()[:READ_ID_HEX_CHARS]
