@@ -62,7 +62,7 @@ def test_a_midnight_slept_through_is_not_there_and_numbering_passes_over_it():
     times = [bench.read(f"050600{nth:02X}") for nth in (1, 2)]
     assert times == [(stamp(11, 15),), (stamp(11, 13),)]
     hours = [bench.read(f"050400{nth:02X}")[0].time.hour for nth in range(28, 33)]
-    assert hours == [2, 22, 21, 20, 19]
+    assert hours == [3, 2, 1, 22, 21]
 
 
 def test_a_freeze_can_be_there_without_its_values_and_only_of_some_stores():
