@@ -15,6 +15,7 @@ from headend.domain.errors import BadReply, BusError, HeadendError
 from headend.drivers.asking import Ask as PlannedAsk
 from headend.drivers.dlt645_call import LiveCall
 from headend.drivers.dlt645_item import Ask, ItemReader, Read, Trail
+from headend.drivers.dlt645_load import LoadReader, LoadWalk, Stretch
 from headend.drivers.dlt645_results import failed, no_frozen, refused_before, result_of
 from headend.drivers.result import PointResult
 from headend.drivers.second_read import CAPACITY_KW_DEFAULT
@@ -80,6 +81,7 @@ class Dlt645Session:
             learned=learned,
         )
         self._plans: dict[tuple[str, ...], tuple[Learned, Plan]] = {}
+        self.load = LoadReader(self._item, address, profile, zone, attempts=attempts)
 
     @property
     def learned(self) -> Learned:
@@ -149,6 +151,13 @@ class Dlt645Session:
             f"meter {self._address} made a new freeze each time one was read", code="freeze_moved"
         )
         return [failed(point, moved, []) for point in points]
+
+    def load_walk(self, number: int, stretches: Sequence[Stretch], *, interval_s: int) -> LoadWalk:
+        """A way through the load records of a class (1 to 6) in stretches of time, in order.
+
+        `interval_s`: how far apart the meter makes them (`load.interval_s`).
+        """
+        return LoadWalk(self.load, number, stretches, interval_s=interval_s)
 
     def asks(
         self, points: Sequence[str], *, frozen: bool = False, parity_seen: bool | None = None

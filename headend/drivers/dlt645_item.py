@@ -93,6 +93,11 @@ class ItemReader:
         self._timeout_s = timeout_s
         self._questions: dict[str, _Question] = {}
 
+    @property
+    def parity_seen(self) -> bool:
+        """Damaged bytes are marked by the medium; known for sure once the port is open."""
+        return self._port.parity_seen
+
     async def believed(
         self, di: str, ask: Ask, trail: Trail, *, twice: bool, counts_up: bool, named: str
     ) -> Read:

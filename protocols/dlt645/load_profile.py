@@ -204,22 +204,23 @@ def _time_bytes(time: MeterTime, *, year_first: bool) -> bytes:
 # -- reading
 
 
-def decode_records(payload: bytes, number: int) -> list[LoadRecord]:
+def decode_records(payload: bytes, number: int, *, year_first: bool = False) -> list[LoadRecord]:
     """The records in a payload (without identifier), as asked for class `number`, 0 = all.
 
-    An empty payload is no record. BadContent(`bad_record`) with the offset of the first record
-    that cannot be cut: what is not understood is never shown as a value.
+    `year_first`: the order of a time's bytes that is tried first; in the morning hours both can
+    be a time. An empty payload is no record. BadContent(`bad_record`) with the offset of the first
+    record that cannot be cut: what is not understood is never shown as a value.
     """
     records: list[LoadRecord] = []
     at = 0
     while at < len(payload):
-        record = _record(payload, at, number)
+        record = _record(payload, at, number, year_first=year_first)
         records.append(record)
         at += len(record.raw)
     return records
 
 
-def _record(payload: bytes, at: int, number: int) -> LoadRecord:
+def _record(payload: bytes, at: int, number: int, *, year_first: bool) -> LoadRecord:
     start = payload[at : at + 2]
     if start not in (_START, _BAD_START) or len(payload) < at + _HEAD_BYTES:
         raise _bad_record(payload, at, "begins with neither A0 A0 nor E0 E0")
@@ -230,7 +231,10 @@ def _record(payload: bytes, at: int, number: int) -> LoadRecord:
             sum_at = body + size
             sum_fits = sum8(payload[at:sum_at]) == payload[sum_at]
             raw = payload[at : sum_at + 2]
-            return _read_record(raw, pieces, sum_fits=sum_fits, is_bad=start == _BAD_START)
+            is_bad = start == _BAD_START
+            return _read_record(
+                raw, pieces, sum_fits=sum_fits, is_bad=is_bad, year_first=year_first
+            )
     raise _bad_record(payload, at, f"is no record of class {number}")
 
 
@@ -280,11 +284,16 @@ def _fits(payload: bytes, body: int, pieces: list[tuple[int, int]], size: int) -
 
 
 def _read_record(
-    raw: bytes, pieces: list[tuple[int, int]], *, sum_fits: bool, is_bad: bool
+    raw: bytes,
+    pieces: list[tuple[int, int]],
+    *,
+    sum_fits: bool,
+    is_bad: bool,
+    year_first: bool,
 ) -> LoadRecord:
     flags: list[str] = []
-    time, year_first = _time(raw[_TIME_AT : _TIME_AT + _TIME_BYTES])
-    if year_first:
+    time, is_year_first = _time(raw[_TIME_AT : _TIME_AT + _TIME_BYTES], year_first=year_first)
+    if is_year_first:
         flags.append("year_first")
     if time is None:
         flags.append("no_time")
@@ -313,15 +322,15 @@ def _values(number: int, raw: bytes) -> tuple[LoadValue, ...]:
     return tuple(values)
 
 
-def _time(raw: bytes) -> tuple[MeterTime | None, bool]:
+def _time(raw: bytes, *, year_first: bool) -> tuple[MeterTime | None, bool]:
     """The time, and whether its bytes begin with the year."""
-    for year_first in (False, True):
-        digits = digits_of(raw[::-1] if year_first else raw)
+    for is_year_first in (year_first, not year_first):
+        digits = digits_of(raw[::-1] if is_year_first else raw)
         if digits is None:
             continue
         year, month, day, hour, minute = (int(digits[at : at + 2]) for at in range(0, 10, 2))
         try:
-            return MeterTime(dt.date(2000 + year, month, day), dt.time(hour, minute)), year_first
+            return MeterTime(dt.date(2000 + year, month, day), dt.time(hour, minute)), is_year_first
         except ValueError:
             continue
     return None, False
