@@ -6,15 +6,18 @@ which events were declared or arrived. What somebody has taken back holds no mor
 known: what was told as the state before an event is how a place began.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
-from typing import Any, NamedTuple
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeVar
 
 from headend.domain.clock import from_iso
 from headend.domain.identity import event_id
 from headend.domain.meter import Event
+
+_T = TypeVar("_T")
 
 EXCHANGE = "meter_exchange"
 RATIO = "ratio_change"
@@ -120,7 +123,7 @@ class Place:
 
     def area_at(self, time_ms: int) -> str | None:
         """The area; None when no event ever spoke of it."""
-        return self._held(AREA, time_ms, lambda f: f["area"], lambda f: f["area_before"])
+        return self._held(AREA, time_ms, itemgetter("area"), itemgetter("area_before"))
 
     @cached_property
     def speaks_of_area(self) -> bool:
@@ -167,7 +170,13 @@ class Place:
                 return event
         return None
 
-    def _held(self, kind: str, time_ms: int, after: Any, before: Any) -> Any:  # noqa: ANN401 - of any kind
+    def _held(
+        self,
+        kind: str,
+        time_ms: int,
+        after: Callable[[Mapping[str, Any]], _T],
+        before: Callable[[Mapping[str, Any]], _T],
+    ) -> _T | None:
         found = [e for e in self.events if e.kind == kind and e.at_ms <= time_ms]
         if found:
             return after(found[-1].fields)
