@@ -11,6 +11,7 @@ from headend.journal.errors import (
     Shed,
     UnknownConsumer,
 )
+from headend.journal.history import Owed, OwedDay, PointHistory
 from headend.journal.journal import Journal
 from headend.journal.learned import STATE_CHARS_MAX, KeptState
 from headend.journal.model import (
@@ -48,7 +49,10 @@ __all__ = [
     "JournalReader",
     "JournalSettings",
     "KeptState",
+    "Owed",
+    "OwedDay",
     "Parked",
+    "PointHistory",
     "RecordClass",
     "SchemaNewer",
     "Shed",

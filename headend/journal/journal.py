@@ -361,6 +361,25 @@ class Journal:
             if epoch == self.epoch:
                 return found
 
+    async def look(self, question: Callable[[sqlite3.Connection, Lexicon], T]) -> T:
+        """Ask the file something, in the reader's thread; it sees what is committed.
+
+        `question` must be short: whoever reads a stream waits for it. JournalError when the file
+        cannot be read now.
+        """
+
+        def ask() -> T:
+            try:
+                return question(self._read_connection, self._lexicon)
+            except sqlite3.Error as error:
+                msg = f"the journal {self.path} cannot be read now: {error}"
+                raise JournalError(msg) from error
+
+        if self._closed:
+            msg = "the journal is closed"
+            raise JournalError(msg)
+        return await self._loop.run_in_executor(self._readers, ask)
+
     async def receipt(self, consumer: str, through_seq: int) -> None:
         """Everything up to `through_seq` is durable at the consumer.
 
