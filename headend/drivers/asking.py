@@ -13,7 +13,8 @@ class Ask:
     rule send before it. times: 2 where the line cannot
     see damaged bytes and the value goes to a bill. quiet_s, quiet_chars: silence before it that the
     protocol or the device needs. frames: exchanges it takes, when the reply goes on in others; the
-    bytes are those of all of them.
+    bytes are those of all of them. points: what comes out of it; unused: registers of it that
+    nobody wants, because leaving them out would cost another question.
     """
 
     what: str
@@ -24,6 +25,8 @@ class Ask:
     quiet_s: float = 0.0
     quiet_chars: float = 0.0
     frames: int = 1
+    points: tuple[str, ...] = ()
+    unused: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,51 +4,36 @@ All points of one request share one exchange, and so one instant. What the devic
 no time for, is told as that; there is never a value in its place.
 """
 
-import asyncio
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from decimal import Decimal
-from functools import partial
 
-from headend.bus.request import BusPort, BusRequest, Late, Priority
+from headend.bus.request import BusPort, Priority
 from headend.domain.clock import Clock
-from headend.domain.errors import BadReply, Busy, HeadendError, NoAnswer, Refused
+from headend.domain.errors import BadReply, NoAnswer
 from headend.domain.exchange import Exchange
 from headend.drivers.asking import Ask
+from headend.drivers.modbus_ask import QUIET_CHARS, Asker, Talk
+from headend.drivers.modbus_blocks import BlockReader, Got
+from headend.drivers.modbus_check import MODELS_CHANGED, Notice, SelfCheck
+from headend.drivers.modbus_memory import DeviceMemory
+from headend.drivers.modbus_sunspec import find_chain, has_moved, heads_of
 from headend.drivers.modbus_values import RAW_PREFIX, Place, place_of
 from headend.drivers.result import PointResult
 from headend.drivers.unasked import end_of_the_talk, not_asked
-from protocols.errors import BadContent, ErrorReply, LocalProtocolError, ProtocolError
-from protocols.framing import Match
+from protocols.errors import BadContent, LocalProtocolError
 from protocols.modbus.decode import decode
-from protocols.modbus.master import (
-    ReadRequest,
-    delimiter_for,
-    match,
-    read_request,
-    reply_length,
-    reply_registers,
-)
-from protocols.modbus.planner import Block, halves, plan_blocks
+from protocols.modbus.learned import Learned
+from protocols.modbus.line_cost import Line
+from protocols.modbus.master import reply_length
+from protocols.modbus.planner import Block, plan_blocks
 from protocols.modbus.profile import DeviceProfile, Register, UnknownPoint, raw_register
+from protocols.modbus.sunspec import Chain, any_sunspec, sunspec_profile
 
 __all__ = ["NO_PROFILE", "ModbusSession", "transaction_ids"]
 
-ILLEGAL_ADDRESS, ILLEGAL_VALUE, DEVICE_FAILURE = 2, 3, 4
-ACKNOWLEDGE, BUSY = 5, 6
-GATEWAY_NO_PATH, GATEWAY_NO_ANSWER = 0x0A, 0x0B
-
-_SPLIT = frozenset({ILLEGAL_ADDRESS, ILLEGAL_VALUE})
-_LATER = frozenset({ACKNOWLEDGE, BUSY})
-_UNREACHED = frozenset({GATEWAY_NO_PATH, GATEWAY_NO_ANSWER})
-
-# A device that is busy is asked again after these, all blocks of one call together; a bus has
-# other devices.
-BUSY_WAITS_S = (0.5, 1.0, 2.0)
-QUIET_CHARS = 3.5  # between two frames of a serial line
 TRANSACTIONS = 0x10000
-_PLANS_KEPT = 32
 
 NO_PROFILE = DeviceProfile(
     id="a device without a profile",
@@ -67,34 +52,17 @@ def transaction_ids(first: int = 1) -> Iterator[int]:
     return (number % TRANSACTIONS for number in itertools.count(first))
 
 
-@dataclass(slots=True)
-class _Ask:
-    """How the requests of one call are made, and what is left of its patience."""
-
-    priority: Priority
-    deadline: float | None
-    attempts: int
-    busy_waits: list[float] = field(default_factory=lambda: list(BUSY_WAITS_S))
-
-
-@dataclass(slots=True)
-class _Got:
-    """What came of one block, for each of its registers."""
-
-    block: Block
-    words: tuple[int, ...]
-    error: Exception | None
-    trail: list[Exchange]
-
-
 class ModbusSession:
     """Reads one device. Errors come per point, never raised.
 
-    `tcp`: Modbus TCP; otherwise RTU, on a line or as plain bytes over TCP. `ct`, `pt`: the
-    transformers in front of a device of the secondary side. `timeout_s`: see `BusRequest`.
-    `transactions`: the ids of the connection (`transaction_ids`), shared by all its sessions.
-    Kept between calls: which requests read which points, since a device may refuse a whole block
-    for one register that it lacks.
+    `profile`: the map of its registers; None = only raw registers can be read; `any_sunspec()` =
+    its models are found by walking their chain at the first contact. `tcp`: Modbus TCP; otherwise
+    RTU, on a line or as plain bytes over TCP. `ct`, `pt`: the transformers in front of a device of
+    the secondary side. `timeout_s`: see `BusRequest`. `transactions`: the ids of the connection
+    (`transaction_ids`), shared by all its sessions. `line`: what requests cost, for planning them.
+    `memory`: what the device has shown before. `notice`: called with what a person should know of
+    the device; with it the device is asked at first contact and daily which one it is, and what
+    its transformers' ratios are.
     """
 
     def __init__(
@@ -110,18 +78,48 @@ class ModbusSession:
         attempts: int = 3,
         timeout_s: float | None = None,
         transactions: Iterator[int] | None = None,
+        line: Line | None = None,
+        memory: DeviceMemory | None = None,
+        notice: Callable[[Notice], None] | None = None,
     ) -> None:
-        self._port = port
         self._unit = unit
-        self._profile = NO_PROFILE if profile is None else profile
         self._clock = clock
         self._ct, self._pt = ct, pt
         self._attempts = attempts
-        self._timeout_s = timeout_s
-        self._transactions = (transactions or transaction_ids()) if tcp else None
-        self._late = Late.NUMBERED if tcp else Late.ANONYMOUS
-        self._places: dict[str, Place] = {}
-        self._plans: dict[tuple[Register, ...], tuple[Block, ...]] = {}
+        self._line = line
+        self._notice = notice
+        self._memory = memory or DeviceMemory()
+        told = NO_PROFILE if profile is None else profile
+        self._walks = told is any_sunspec()
+        self._asker = Asker(
+            port,
+            unit,
+            clock=clock,
+            quiet_s=told.turnaround_ms / 1000,
+            timeout_s=timeout_s,
+            transactions=(transactions or transaction_ids()) if tcp else None,
+        )
+        self._chain: Chain | None = None
+        self._use(told, self._memory.learned)
+        if self._walks and self._memory.chain is not None:
+            with suppress(LocalProtocolError):  # then it is walked again
+                self._use_chain(self._memory.chain, self._memory.learned)
+
+    @property
+    def profile(self) -> DeviceProfile:
+        """The map in use; of a SunSpec device that of the models it has, once they are known."""
+        return self._profile
+
+    @property
+    def learned(self) -> DeviceMemory:
+        """What the device has shown so far: worth keeping, and handing in as `memory`."""
+        memory = self._memory
+        if self._check is not None:
+            memory = self._check.keep_in(memory)
+        found = DeviceMemory(self._blocks.learned, self._chain, memory.told, memory.told_ms)
+        if found != self._memory:
+            self._memory = found
+        return self._memory
 
     async def read(
         self,
@@ -135,19 +133,25 @@ class ModbusSession:
 
         `deadline` is on the monotonic clock: nothing is sent after it.
         """
-        ask = _Ask(priority, deadline, attempts or self._attempts)
-        results: dict[str, PointResult] = {}
-        places: dict[str, Place] = {}
-        for point in dict.fromkeys(points):
-            try:
-                places[point] = self._place(point)
-            except LocalProtocolError as error:
-                results[point] = _failed(point, "", error, [])
-        for got in await self._read_all([p.register for p in places.values()], ask):
-            for register in got.block.registers:
-                place = places[register.point]
-                results[register.point] = self._result(place, got)
-        return [results[point] for point in points]
+        talk = Talk(priority, deadline, attempts or self._attempts)
+        if self._walks and self._chain is None:
+            error = await self._discover(talk)
+            if error is not None:
+                return [_failed(point, "", error, []) for point in points]
+        if self._check is not None and self._check.is_due:
+            error = await self._look(self._check, talk)
+            if error is not None:
+                return [_failed(point, "", error, []) for point in points]
+        results, moved = await self._read_points(points, talk)
+        if not moved:
+            return results
+        error = await self._discover(talk, moved)
+        if error is None:
+            results, moved = await self._read_points(points, talk)
+            if not moved:
+                return results
+            error = BadReply(f"unit {self._unit}: {moved}", code="models_changed")
+        return [_failed(point, "", error, []) for point in points]
 
     def asks(
         self, points: Sequence[str], *, frozen: bool = False, parity_seen: bool | None = None
@@ -158,23 +162,19 @@ class ModbusSession:
         freeze.
         """
         del frozen, parity_seen
-        registers = tuple(self._place(point).register for point in dict.fromkeys(points))
+        registers = [self._place(point).register for point in dict.fromkeys(points)]
         asks = []
-        for block in self._plans.get(registers) or plan_blocks(self._profile, registers):
-            request = read_request(
-                self._unit,
-                block.function,
-                block.address,
-                block.count,
-                transaction=None if self._transactions is None else 0,
-            )
+        for block in self._blocks.plan(self._with_heads(registers)).blocks:
+            request = self._asker.sample(block.span)
             asks.append(
                 Ask(
                     f"{block.function}:{block.address}:{block.count}",
                     len(request.raw),
                     reply_length(request),
-                    quiet_s=self._profile.turnaround_ms / 1000,
+                    quiet_s=self._asker.quiet_s,
                     quiet_chars=QUIET_CHARS,
+                    points=tuple(one.point for one in block.registers if one in registers),
+                    unused=_unused(block),
                 )
             )
         return asks
@@ -195,6 +195,68 @@ class ModbusSession:
         )
         return [_failed(point, "", error, []) for point in points]
 
+    # -- which device it is
+
+    def _use(self, profile: DeviceProfile, learned: Learned) -> None:
+        self._profile = profile
+        self._places: dict[str, Place] = {}
+        self._blocks = BlockReader(
+            self._asker, profile, line=self._line, learned=learned, clock=self._clock
+        )
+        self._check: SelfCheck | None = None
+        if self._notice is not None and not (self._walks and self._chain is None):
+            self._check = SelfCheck(
+                profile,
+                self._memory,
+                ct=self._ct,
+                pt=self._pt,
+                clock=self._clock,
+                tell=self._notice,
+            )
+
+    def _use_chain(self, chain: Chain, learned: Learned) -> None:
+        """LocalProtocolError when nothing that is known here is in the chain."""
+        profile = sunspec_profile(chain)
+        self._memory = self.learned
+        self._chain = chain
+        self._use(profile, learned)
+
+    async def _discover(self, talk: Talk, moved: str = "") -> Exception | None:
+        """Walk the device's models; why it is not known what it has.
+
+        `moved`: how the device differs from what it had. What it refused then says nothing now.
+        """
+        before = self._chain
+        chain, error = await find_chain(self._asker, talk)
+        if chain is None:
+            return error
+        try:
+            self._use_chain(chain, Learned())
+        except LocalProtocolError as unknown:
+            return BadReply(f"unit {self._unit}: {unknown}", code=unknown.code)
+        if before is not None and before.models != chain.models and self._notice is not None:
+            fields = {
+                "reason": moved,
+                "was": [one.id for one in before.models],
+                "now": [one.id for one in chain.models],
+            }
+            self._notice(Notice(MODELS_CHANGED, None, fields))
+        return None
+
+    async def _look(self, check: SelfCheck, talk: Talk) -> Exception | None:
+        """Ask which device it is. An error when nothing can be asked of it at the moment."""
+        found = await self._blocks.read(check.registers, talk)
+        end = next((got.error for got in found if _ends(got.error)), None)
+        if end is None and check.differs(found):  # asked once more before it is believed
+            again = await self._blocks.read(check.registers, talk)
+            end = next((got.error for got in again if _ends(got.error)), None)
+            if end is None and not _same(found, again):
+                return None
+        if end is not None:
+            return not_asked(end) if (end := end_of_the_talk(end)) is not None else None
+        check.take(found)
+        return None
+
     # -- what is asked
 
     def _place(self, point: str) -> Place:
@@ -214,105 +276,38 @@ class ModbusSession:
             self._places[point] = place
         return place
 
-    async def _read_all(self, registers: Sequence[Register], ask: _Ask) -> list[_Got]:
-        """Every register once, in as many requests as it takes."""
-        wanted = tuple(registers)
-        blocks = self._plans.get(wanted)
-        if blocks is None:
-            blocks = plan_blocks(self._profile, wanted)
-        found: list[_Got] = []
-        end: HeadendError | None = None
-        for block in blocks:
-            if end is not None:
-                found.append(_Got(block, (), end, []))
-                continue
-            for got in await self._take(block, ask):
-                found.append(got)
-                end = end or _end(got.error)
-        if len(self._plans) >= _PLANS_KEPT:
-            self._plans.clear()
-        self._plans[wanted] = tuple(got.block for got in found)
-        return found
+    def _with_heads(self, registers: Sequence[Register]) -> list[Register]:
+        """With the heads of their models, where the device has models."""
+        named = [one for one in registers if not one.point.startswith(RAW_PREFIX)]
+        return [*registers, *(() if self._chain is None else heads_of(self._chain, named))]
 
-    async def _take(self, block: Block, ask: _Ask) -> list[_Got]:
-        """One block; one that is refused for what it touches is halved until the culprit is found.
-
-        The halves are what is asked for from then on.
-        """
-        trail: list[Exchange] = []
-        try:
-            return [_Got(block, await self._ask(block, ask, trail), None, trail)]
-        except Refused as error:
-            cause = error.__cause__
-            code = cause.error_byte if isinstance(cause, ErrorReply) else None
-            if code not in _SPLIT or len(block.registers) == 1:
-                return [_Got(block, (), error, trail)]
-        except (HeadendError, ProtocolError) as error:
-            return [_Got(block, (), error, trail)]
-        found: list[_Got] = []
-        end: HeadendError | None = None
-        for half in halves(block):
-            if end is not None:
-                found.append(_Got(half, (), end, []))
-                continue
-            for got in await self._take(half, ask):
-                found.append(got)
-                end = end or _end(got.error)
-        return found
-
-    async def _ask(self, block: Block, ask: _Ask, trail: list[Exchange]) -> tuple[int, ...]:
-        """The registers of a block. Refused, Busy, BadReply, or what the bus raises."""
-        failures_left = 1
-        while True:
-            exchange, request = await self._exchange(block, ask)
-            trail.append(exchange)
-            assert exchange.reply is not None
+    async def _read_points(
+        self, points: Sequence[str], talk: Talk
+    ) -> tuple[list[PointResult], str]:
+        """The results, and how the device's models differ from what they were."""
+        results: dict[str, PointResult] = {}
+        places: dict[str, Place] = {}
+        for point in dict.fromkeys(points):
             try:
-                return reply_registers(request, exchange.reply)
-            except ErrorReply as error:
-                if error.error_byte in _LATER:
-                    await self._wait_busy(ask, error)
-                elif error.error_byte == DEVICE_FAILURE and failures_left:
-                    failures_left -= 1
-                else:
-                    raise Refused(str(error), reasons=error.reasons) from error
-            except BadContent as error:
-                raise BadReply(str(error), code=error.code) from error
-
-    async def _wait_busy(self, ask: _Ask, error: ErrorReply) -> None:
-        """Give a busy device time; Busy when there is none left."""
-        wait_s = ask.busy_waits.pop(0) if ask.busy_waits else None
-        deadline = ask.deadline
-        if wait_s is None or (deadline is not None and self._clock.monotonic() + wait_s > deadline):
-            raise Busy(f"{error}; it is asked again later", reasons=error.reasons) from error
-        await asyncio.sleep(wait_s)
-
-    async def _exchange(self, block: Block, ask: _Ask) -> tuple[Exchange, ReadRequest]:
-        transaction = None if self._transactions is None else next(self._transactions)
-        request = read_request(
-            self._unit, block.function, block.address, block.count, transaction=transaction
-        )
-        exchange = await self._port.exchange(
-            BusRequest(
-                device=f"unit {self._unit}",
-                payload=request.raw,
-                delimiter=delimiter_for(request),
-                match=partial(_match, request),
-                reply_bytes=reply_length(request),
-                priority=ask.priority,
-                attempts=ask.attempts,
-                timeout_s=self._timeout_s,
-                deadline=ask.deadline,
-                quiet_s=self._profile.turnaround_ms / 1000,
-                quiet_chars=QUIET_CHARS,
-                late=self._late,
-            )
-        )
-        return exchange, request
+                places[point] = self._place(point)
+            except LocalProtocolError as error:
+                results[point] = _failed(point, "", error, [])
+        wanted = [place.register for place in places.values()]
+        found = await self._blocks.read(self._with_heads(wanted), talk) if wanted else []
+        if self._chain is not None:
+            moved = has_moved(self._chain, found)
+            if moved:
+                return [], moved
+        for got in found:
+            for register in got.block.registers:
+                place = places.get(register.point)
+                if place is not None:
+                    results[register.point] = self._result(place, got)
+        return [results[point] for point in points], ""
 
     # -- what comes of it
 
-    def _result(self, place: Place, got: _Got) -> PointResult:
+    def _result(self, place: Place, got: Got) -> PointResult:
         register = place.register
         point = register.point
         if got.error is not None:
@@ -336,27 +331,27 @@ class ModbusSession:
             texts=(value,) if isinstance(value, str) else (),
             exchanges=tuple(got.trail),
             footing=place.footing_of(words),
+            doubt=None if self._check is None else self._check.doubt(register),
         )
 
 
-def _match(request: ReadRequest, raw: bytes) -> Match:
-    """As the codec's; a gateway that speaks for a device it does not reach is told apart."""
-    found = match(request, raw)
-    if found is not Match.REFUSAL:
-        return found
-    try:
-        reply_registers(request, raw)
-    except ErrorReply as error:
-        return Match.UNREACHED if error.error_byte in _UNREACHED else found
-    return found
+def _ends(error: Exception | None) -> bool:
+    """Whether nothing more is to be asked after it."""
+    return error is not None and end_of_the_talk(error) is not None
 
 
-def _end(error: Exception | None) -> HeadendError | None:
-    """The error of all that is not asked any more; None when the next block may be asked."""
-    if isinstance(error, Busy):
-        return Busy(f"not asked: {error}", reasons=error.reasons)
-    gone = None if error is None else end_of_the_talk(error)
-    return None if gone is None else not_asked(gone)
+def _same(one: Sequence[Got], two: Sequence[Got]) -> bool:
+    """Whether two reads brought the same words."""
+    return [(got.block.span, got.words) for got in one] == [
+        (got.block.span, got.words) for got in two
+    ]
+
+
+def _unused(block: Block) -> int:
+    """Words of it that nobody wants."""
+    words = {at for one in block.registers for at in range(one.address, one.end)}
+    words |= {one.scale_address for one in block.registers if one.scale_address is not None}
+    return block.count - len(words)
 
 
 def _failed(point: str, unit: str, error: Exception, trail: list[Exchange]) -> PointResult:

@@ -60,6 +60,18 @@ class Footing:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why a value that was read well is not to be relied on. `flag`: a word for programs.
+
+    `holds`: what goes to a bill is held until somebody decides; otherwise it is suspect.
+    """
+
+    flag: str
+    reason: str
+    holds: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PointResult:
     """One point: a value with the instant it holds for, or an error.
 
@@ -70,6 +82,7 @@ class PointResult:
     that counts was sent. `meter_time_ms`: the meter's clock, read just now. `occurred_ms`: when a
     maximum demand occurred, by the meter's clock. `footing` None: the value is of the meter's own
     side, its multiplier is the meter's CT x PT, and its counter has the digits of a DL/T 645 one.
+    `doubt`: what the device itself says against it.
     """
 
     point: str
@@ -85,6 +98,7 @@ class PointResult:
     texts: tuple[str | None, ...] = ()
     exchanges: tuple[Exchange, ...] = ()
     footing: Footing | None = None
+    doubt: Doubt | None = None
 
 
 def error_code(error: Exception) -> str:

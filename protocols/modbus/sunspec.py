@@ -6,13 +6,14 @@ before it breaks is kept, and the break is named.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 from protocols.errors import LocalProtocolError
 from protocols.modbus.delimiter import COUNT_MAX
 from protocols.modbus.register import DeviceProfile, Register, Span
-from protocols.modbus.sunspec_models import Family, family_of
+from protocols.modbus.sunspec_models import Family, family_of, known_models
 from protocols.quantities import UnknownQuantity, quantity
 
 MARKER = (0x5375, 0x6E53)  # "SunS"
@@ -202,6 +203,27 @@ def sunspec_profile(
         phases=main[1].models[main[0]] or None,
         breaks=tuple(sorted({at for one in chain.models for at in (one.address, one.behind)})),
         spans=tuple(Span(function, one.address, one.behind - one.address) for one, _ in known),
+    )
+
+
+@cache
+def any_sunspec() -> DeviceProfile:
+    """What a SunSpec device may have, before its models are known: every point there is a name for.
+
+    Good for checking names and for estimates. Nothing is read by it: where a point really stands
+    only the device's own chain tells.
+    """
+    kinds = {one: family.kind for one in known_models() if (family := family_of(one)) is not None}
+    meters = [one for one, kind in kinds.items() if kind != "inverter"]
+    meter = sunspec_profile(chain_of(meters, base=BASES[1]))
+    inverter = sunspec_profile(chain_of(kinds), name="sunspec")
+    return replace(
+        inverter,
+        device="SunSpec device, known once it has answered",
+        registers={**meter.registers, **inverter.registers},
+        spans=(*inverter.spans, *meter.spans),
+        breaks=tuple(sorted({*inverter.breaks, *meter.breaks})),
+        phases=None,
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from headend.bus import Late
 from headend.domain.errors import BadReply, Busy, NoAnswer, PortGone, Refused
 from headend.domain.reading import Side
-from headend.drivers import ModbusSession, error_code, modbus, reading_json, transaction_ids
+from headend.drivers import ModbusSession, error_code, modbus_ask, reading_json, transaction_ids
 from headend.drivers.modbus_values import place_of
 from protocols.errors import LocalProtocolError
 from protocols.framing import Match
@@ -218,7 +218,7 @@ def slept(monkeypatch):
     async def sleep(wait_s):
         waits.append(wait_s)
 
-    monkeypatch.setattr(modbus.asyncio, "sleep", sleep)
+    monkeypatch.setattr(modbus_ask.asyncio, "sleep", sleep)
     return waits
 
 
