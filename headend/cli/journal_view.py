@@ -63,4 +63,7 @@ def due_json(line: DueLine) -> dict[str, Any]:
         "reason": line.reason,
         "read_id": line.read_id,
         "after_close": line.after_close,
+        "settled_at": None if line.settled_ms is None else iso(line.settled_ms),
+        "failed_rounds": line.failed_rounds,
+        "concentrator": line.concentrator,
     }

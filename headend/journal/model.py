@@ -86,9 +86,13 @@ class JournalSettings:
 
 @dataclass(frozen=True, slots=True)
 class Birth:
-    """Readings born together: one becomes a `read` record, several of one instant a `freeze`."""
+    """Readings born together: one becomes a `read` record, several of one instant a `freeze`.
+
+    `events`: what they told (a rollover); recorded behind them, or not at all when all were known.
+    """
 
     readings: tuple[Reading, ...]
+    events: tuple[Event, ...] = ()
 
 
 class Appended(NamedTuple):
