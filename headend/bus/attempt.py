@@ -42,13 +42,12 @@ class Attempt:
         "_stray_max",
         "ends_at",
         "idle_s",
+        "kinds",
         "last_byte_at",
-        "late_frames",
         "line_quiet",
         "noise",
         "outcome",
         "reply",
-        "strange_frames",
         "stray",
         "stray_count",
     )
@@ -78,8 +77,7 @@ class Attempt:
         self.reply: bytes | None = None
         self.stray = bytearray(stray_before)
         self.stray_count = 0
-        self.strange_frames = 0  # whole good frames that answer something else
-        self.late_frames = 0  # those of them that answer an earlier request
+        self.kinds: list[Match] = []  # of whole good frames that are no answer to it
         self.noise: list[str] = []  # why each piece that was no good frame is none
         self.line_quiet = False  # it ended by a pause of idle_s: the line is known to be quiet
 
@@ -142,7 +140,7 @@ class Attempt:
             if len(data) < left:
                 self._same = same + len(data)
                 return
-            self._echo = True
+            self._echoed()
             self._keep(payload, count=False)  # every exchange on such an adapter has one
             data, bad = data[left:], [index - left for index in bad]
             same = 0
@@ -175,10 +173,13 @@ class Attempt:
         else:
             self._keep(raw)
             if match is Match.ECHO:
-                self._echo = True
+                self._echoed()
             else:
-                self.strange_frames += 1
-                self.late_frames += match is Match.STALE
+                self.kinds.append(match)
+
+    def _echoed(self) -> None:
+        self._echo = True
+        self.kinds.append(Match.ECHO)
 
     def _keep(self, raw: bytes, *, count: bool = True) -> None:
         self.stray_count += len(raw) if count else 0
@@ -204,7 +205,7 @@ class Attempt:
             return Outcome.DAMAGED
         if "incomplete" in self._reasons:
             return Outcome.INCOMPLETE
-        if self.strange_frames:
+        if any(kind is not Match.ECHO for kind in self.kinds):
             return Outcome.FOREIGN
         if self._reasons:
             return Outcome.DAMAGED

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from headend.bus import failures
 from headend.bus.attempt import Attempt
+from headend.bus.between import Between
 from headend.bus.devices import DeviceBook
 from headend.bus.queue import Pending, RequestQueue
 from headend.bus.recorder import Recorder
@@ -98,6 +99,7 @@ class Bus:
         self._marked_bytes = 0
         self._busy_s = 0.0
         self._first_run_at: float | None = None
+        self._after: Between | None = None  # what comes while nobody waits for an answer
 
     @property
     def parity_seen(self) -> bool:
@@ -188,7 +190,6 @@ class Bus:
             deadline_passed=counts["deadline_passed"],
             dead_waiting=counts["dead_waiting"],
             stray_bytes=self._recorder.stray_bytes,
-            strange_frames=self._recorder.strange_frames,
             observer_failures=self._recorder.observer_failures,
             opens=counts["opens"],
             queue_len=len(self._queue),
@@ -197,11 +198,11 @@ class Bus:
             elapsed_s=0.0 if self._first_run_at is None else now - self._first_run_at,
             dead_s=self._devices.dead_s,
             devices=self._devices.statistics(now),
-            late_frames=self._recorder.late_frames,
             bytes_sent=self._recorder.bytes_sent,
             bytes_received=self._bytes_received,
             marked_bytes=self._marked_bytes,
             noise=dict(self._recorder.noise),
+            frames=dict(self._recorder.frames),
             latency=self._recorder.latency.snapshot(),
         )
 
@@ -217,6 +218,8 @@ class Bus:
         attempt = self._attempt
         if attempt is None or attempt.outcome is not None:
             self._recorder.stray_bytes += len(data)
+            if self._after is not None:
+                self._recorder.frames.update(self._after.feed(data, bad))
             room = 0 if self._hide_between else self._settings.stray_max - len(self._between)
             self._between += data[: max(0, room)]
             self._line_at = now
@@ -454,6 +457,9 @@ class Bus:
         if pending.request.at_sending is not None:
             pending.request = pending.request.at_sending()
         request, settings, link = pending.request, self._settings, self._link
+        if self._after is not None:
+            self._recorder.frames.update(self._after.end())
+        self._after = Between(request)
         pending.attempts += 1
         char_s = link.char_s
         sent_ms, sent_at = self._clock.now_ms(), loop.time()

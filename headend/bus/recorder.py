@@ -3,11 +3,15 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from headend.bus.attempt import Attempt
 from headend.bus.latency import Latency
 from headend.bus.queue import Pending
 from headend.domain.exchange import Exchange, Outcome
+
+if TYPE_CHECKING:
+    from protocols.framing import Match
 
 
 class Recorder:
@@ -21,8 +25,7 @@ class Recorder:
         self._observer = observer
         self.outcomes: Counter[Outcome] = Counter()
         self.stray_bytes = 0
-        self.strange_frames = 0
-        self.late_frames = 0
+        self.frames: Counter[Match] = Counter()  # see BusStatistics
         self.bytes_sent = 0
         self.noise: Counter[str] = Counter()
         self.latency = Latency()
@@ -55,14 +58,13 @@ class Recorder:
         )
         self.outcomes[attempt.outcome] += 1
         self.stray_bytes += attempt.stray_count
-        self.strange_frames += attempt.strange_frames
         self.bytes_sent += len(exchange.request)
         if attempt.reply is not None and attempt.outcome is not Outcome.UNREACHED:
             self.latency.add(took_s)
         if attempt.noise:
             self.noise.update(attempt.noise)
-        if attempt.late_frames:
-            self.late_frames += attempt.late_frames
+        if attempt.kinds:
+            self.frames.update(attempt.kinds)
         loop.call_soon(self._tell, exchange)
         return exchange
 

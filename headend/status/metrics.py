@@ -209,12 +209,9 @@ def _damage(facts: Facts) -> Iterator[Metric]:
         "bus", "reason",
     )  # fmt: skip
     yield _counter(
-        "bus_late_frames", "Whole frames that answered an earlier request.",
-        [((name,), s.late_frames) for name, s in told], "bus",
-    )  # fmt: skip
-    yield _counter(
-        "bus_foreign_frames", "Whole frames that answered no request of ours.",
-        [((name,), s.strange_frames - s.late_frames) for name, s in told], "bus",
+        "bus_strange_frames", "Whole frames that were no answer to what was asked, by kind.",
+        [((name, kind), count) for name, s in told for kind, count in s.strange.items()],
+        "bus", "kind",
     )  # fmt: skip
     yield _counter(
         "bus_stray_bytes", "Bytes that belonged to no answer.",

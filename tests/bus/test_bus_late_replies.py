@@ -188,7 +188,7 @@ def test_numbered_requests_wait_for_nothing_and_skip_what_is_late():
             assert bench.link.sent[1][0] - gone_at < 0.001
             assert words_of(asked, got) == [20, 2]
             assert got.stray == reply(first.payload, 1, tcp=True)
-            assert bench.bus.statistics().strange_frames == 1
+            assert bench.bus.statistics().frames == {Match.STALE: 1}
 
     run_virtual(scenario())
 

@@ -12,6 +12,7 @@ from protocols.dlt645.master import match as match_645
 from protocols.dlt645.master import read_request as read_645
 from protocols.dlt645.master import reply_length as reply_length_645
 from protocols.dlt645.meter import build_reply as reply_645
+from protocols.framing import Match
 from protocols.modbus.master import read_request, reply_registers
 
 REQUEST, ASKED = question(1, 0x48, 2, attempts=1)
@@ -126,7 +127,7 @@ def test_whole_frames_that_are_no_answer_are_counted_and_kept():
         async with modbus_line(lambda _r, _n: says) as bench:
             got = await bench.bus.exchange(REQUEST)
             assert got.stray == OTHER_UNIT + OTHER_COUNT
-            assert bench.bus.statistics().strange_frames == 2
+            assert bench.bus.statistics().frames == {Match.FOREIGN: 1, Match.STALE: 1}
 
     run_virtual(scenario())
 

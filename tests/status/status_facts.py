@@ -39,7 +39,7 @@ def a_bus(*, state: BusState = BusState.OPEN) -> BusFacts:
     counts[3], counts[-1] = 9, 1
     statistics = BusStatistics(
         state=state, exchanges=10, outcomes={Outcome.REPLY: 10}, answered=10, failed=0,
-        refused_full=0, deadline_passed=0, dead_waiting=0, stray_bytes=0, strange_frames=0,
+        refused_full=0, deadline_passed=0, dead_waiting=0, stray_bytes=0,
         observer_failures=0, opens=1, queue_len=0, steps=10, busy_s=1.0, elapsed_s=10.0,
         dead_s=0.0, devices={}, latency=LatencyCounts(tuple(counts), 9.0),
     )  # fmt: skip

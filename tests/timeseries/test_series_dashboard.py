@@ -35,7 +35,7 @@ MIDNIGHT_MS = NOON_MS + 4 * HOUR_MS  # in Shanghai
 NEAR = Decimal("1e-6")  # the database subtracts doubles
 BUS = BusStatistics(
     state=BusState.OPEN, exchanges=0, outcomes={}, answered=0, failed=0, refused_full=0,
-    deadline_passed=0, dead_waiting=0, stray_bytes=0, strange_frames=0, observer_failures=0,
+    deadline_passed=0, dead_waiting=0, stray_bytes=0, observer_failures=0,
     opens=1, queue_len=0, steps=0, busy_s=0.0, elapsed_s=0.0, dead_s=0.0, devices={},
 )  # fmt: skip
 

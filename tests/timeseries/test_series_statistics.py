@@ -21,7 +21,7 @@ SHANGHAI = ZoneInfo("Asia/Shanghai")
 NOON_MS = from_iso("2026-03-01T12:00:00+08:00")
 EMPTY = BusStatistics(
     state=BusState.OPEN, exchanges=0, outcomes={}, answered=0, failed=0, refused_full=0,
-    deadline_passed=0, dead_waiting=0, stray_bytes=0, strange_frames=0, observer_failures=0,
+    deadline_passed=0, dead_waiting=0, stray_bytes=0, observer_failures=0,
     opens=1, queue_len=0, steps=0, busy_s=0.0, elapsed_s=0.0, dead_s=0.0, devices={},
 )  # fmt: skip
 
