@@ -7,12 +7,13 @@ from pathlib import Path
 
 from headend.bus import Bus
 from headend.config.meter_rules import address_problem, link_problem
-from headend.config.profiles import load_profile
+from headend.config.profiles import load_device
 from headend.domain.clock import Clock
 from headend.domain.errors import ConfigError
 from headend.domain.link import LinkSpec
 from headend.drivers import ModbusSession
 from headend.drivers.modbus import NO_PROFILE
+from headend.drivers.modbus_line import line_of
 from headend.drivers.modbus_values import RAW_PREFIX
 from protocols.errors import LocalProtocolError
 from protocols.modbus.profile import DeviceProfile, UnknownPoint, raw_register
@@ -29,6 +30,7 @@ class ModbusTarget:
     profile: DeviceProfile
     ct: Decimal
     pt: Decimal
+    link: LinkSpec
 
     def session(self, bus: Bus, args: argparse.Namespace, clock: Clock) -> ModbusSession:
         """The session on a bus."""
@@ -40,6 +42,7 @@ class ModbusTarget:
             clock=clock,
             ct=self.ct,
             pt=self.pt,
+            line=line_of(self.link, self.profile),
             attempts=args.retries + 1,
             timeout_s=args.timeout,
         )
@@ -47,7 +50,9 @@ class ModbusTarget:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that only Modbus has."""
-    parser.add_argument("--profile", metavar="P", help="Modbus: a device profile, name or file")
+    parser.add_argument(
+        "--profile", metavar="P", help="Modbus: a device profile, name or file; sunspec"
+    )
     parser.add_argument("--ct", type=_ratio, metavar="N", help="current transformers' ratio (1)")
     parser.add_argument("--pt", type=_ratio, metavar="N", help="voltage transformers' ratio (1)")
 
@@ -62,13 +67,13 @@ def modbus_target(args: argparse.Namespace, spec: LinkSpec, protocol: str) -> Mo
         raise ConfigError(problem.message, hint=problem.hint)
     if args.freeze is not None:
         raise ConfigError("a Modbus device keeps no daily freeze", hint="leave --freeze out")
-    profile = NO_PROFILE if args.profile is None else load_profile(args.profile, Path())
+    profile = NO_PROFILE if args.profile is None else load_device(args.profile, Path())
     ct, pt = args.ct or Decimal(1), args.pt or Decimal(1)
     if profile.side == "primary" and (ct, pt) != (1, 1):
         message = f"{profile.id} gives primary values: ct and pt are applied already"
         raise ConfigError(message, hint="leave --ct and --pt out")
     _check_points(args, profile)
-    return ModbusTarget(protocol, int(args.address), profile, ct, pt)
+    return ModbusTarget(protocol, int(args.address), profile, ct, pt, spec)
 
 
 def _check_points(args: argparse.Namespace, profile: DeviceProfile) -> None:

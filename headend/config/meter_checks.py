@@ -6,7 +6,7 @@ from pathlib import Path
 from headend.config.errors import ConfigErrors
 from headend.config.meter_rules import MODBUS, link_problem
 from headend.config.meters import MeterList
-from headend.config.profiles import load_meter_profile, load_profile
+from headend.config.profiles import load_device, load_meter_profile
 from headend.config.sections.buses import BusSection
 from headend.config.sections.plans import PlanSection
 from headend.config.tree import Key, MarkedMap, error_at
@@ -76,7 +76,7 @@ def _load(
     assert meter.profile is not None
     try:
         if meter.protocol in MODBUS:
-            return load_profile(meter.profile, base)
+            return load_device(meter.profile, base)
         return load_meter_profile(meter.profile, base)
     except ConfigErrors as problems:
         for error in problems.errors:

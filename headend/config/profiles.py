@@ -11,11 +11,13 @@ from headend.domain.errors import ConfigError
 from protocols.dlt645.profile import MeterProfile
 from protocols.dlt645.profile import profile_from as meter_profile_from
 from protocols.modbus.profile import DeviceProfile, ProfileError, profile_from
+from protocols.modbus.sunspec import any_sunspec
 
 DIRECTORY = "devices"
 PACKAGED = Path(__file__).parents[2] / "config" / DIRECTORY
 _ENDINGS = (".yaml", ".yml")
 _DLT645 = "dlt645"
+SUNSPEC = "sunspec"
 
 P = TypeVar("P", DeviceProfile, MeterProfile)
 
@@ -27,6 +29,17 @@ def load_profile(name: str, base: Path) -> DeviceProfile:
     directory `devices` of `base`, then among those that come with the program.
     """
     return _load(_place(name, base, ""), profile_from)
+
+
+def load_device(name: str, base: Path) -> DeviceProfile:
+    """The same for a device that answers: `sunspec` is what any SunSpec device may have.
+
+    Where its points really stand only the device tells, when its models are walked. A file of that
+    name in the directory `devices` of `base` comes first.
+    """
+    if name == SUNSPEC and not (base / DIRECTORY / f"{name}{_ENDINGS[0]}").is_file():
+        return any_sunspec()
+    return load_profile(name, base)
 
 
 def load_meter_profile(name: str, base: Path) -> MeterProfile:
@@ -52,7 +65,7 @@ def _load(place: Path, made: Callable[..., P]) -> P:
 
 
 def profile_names(base: Path) -> list[str]:
-    """The names that `load_profile` finds, sorted."""
+    """The names that `load_profile` finds, sorted. (`load_device` also knows `sunspec`.)"""
     return _names(base, "")
 
 
@@ -76,7 +89,10 @@ def _place(name: str, base: Path, folder: str) -> Path:
         path = directory / f"{name}{_ENDINGS[0]}"
         if path.is_file():
             return path
-    known = _names(base, folder)
+    if name == SUNSPEC:
+        hint = "where a SunSpec device has its points only the device itself tells"
+        raise _unknown("sunspec is no map of registers", hint)
+    known = [*_names(base, folder), *(() if folder else (SUNSPEC,))]
     raise _unknown(f"there is no device profile {name}", nearest(name, known))
 
 

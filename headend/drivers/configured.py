@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from headend.bus import BusPort
@@ -11,6 +12,9 @@ from headend.domain.clock import Clock
 from headend.domain.meter import Meter
 from headend.drivers.dlt645 import Dlt645Session
 from headend.drivers.modbus import ModbusSession, transaction_ids
+from headend.drivers.modbus_check import Notice
+from headend.drivers.modbus_line import line_of
+from headend.drivers.modbus_memory import DeviceMemory
 from protocols.dlt645.learned import NOTHING_LEARNED, Learned
 from protocols.dlt645.profile import GENERIC, MeterProfile
 from protocols.errors import LocalProtocolError
@@ -46,10 +50,15 @@ class ConfiguredSessions:
         *,
         clock: Clock,
         recall: Callable[[Meter], Mapping[str, Any] | None] = lambda _meter: None,
+        notice: Callable[[Meter, Notice], None] | None = None,
     ) -> None:
-        """`recall`: what a meter has shown before, as its session's `learned.to_json()` gave it."""
+        """`recall`: what a meter has shown before, as its session's `learned.to_json()` gave it.
+
+        `notice`: told what a Modbus device says of itself that is not as it should be.
+        """
         self.config = config
         self._recall = recall
+        self._notice = notice
         self._buses = buses
         self._clock = clock
         self._transactions: dict[str, Iterator[int]] = {}
@@ -73,6 +82,9 @@ class ConfiguredSessions:
                 pt=meter.pt,
                 attempts=section.attempts,
                 transactions=self._transactions[meter.bus],
+                line=line_of(section.link_spec, device),
+                memory=self._learned(meter, DeviceMemory.from_json, DeviceMemory()),
+                notice=None if self._notice is None else partial(self._notice, meter),
             )
         model = GENERICS[meter.protocol]
         if meter.profile is not None:
