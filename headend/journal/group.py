@@ -75,6 +75,8 @@ class Group:
     def birth(self, birth: Birth) -> tuple[Appended, ...]:
         """Take readings born together; what became of each, in their order."""
         readings = birth.readings
+        if birth.events:
+            return self._with_events(birth)
         if len(readings) != 1:
             return self._together(readings)
         reading = readings[0]
@@ -87,6 +89,13 @@ class Group:
         if reading.due_ms is not None:
             self._settle(reading, seen)
         return (Appended(identity, revision, new),)
+
+    def _with_events(self, birth: Birth) -> tuple[Appended, ...]:
+        appended = self.birth(Birth(birth.readings))
+        if any(one.new for one in appended):
+            for event in birth.events:
+                self.event(event)
+        return appended
 
     def exchange(self, exchange: Exchange, record_class: RecordClass) -> int:
         """The row id of an attempt, written under the class when it is not there yet."""

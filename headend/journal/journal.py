@@ -21,6 +21,7 @@ from headend.domain.clock import Clock
 from headend.domain.due import DueKey, DuePoint
 from headend.domain.errors import JournalDamaged, JournalError
 from headend.domain.exchange import Exchange
+from headend.domain.lives import METER_EVENTS
 from headend.domain.meter import Event
 from headend.domain.reading import Reading
 from headend.journal import due_moves, operations
@@ -44,6 +45,7 @@ from headend.journal.model import (
     check_birth,
 )
 from headend.journal.opening import Opened, connect_read_only, not_opened, open_for_writing
+from headend.journal.rewrites import Rewrite, Rewritten, rewrite
 from headend.journal.space import SpaceGuard, file_system_free
 from headend.journal.stream import read_entry_slice, read_slice
 from headend.journal.tail import Tail
@@ -223,6 +225,15 @@ class Journal:
             )
         )
 
+    async def rewrite(self, change: Rewrite) -> Rewritten:
+        """Record dated events and bear again what they make wrong, in one transaction.
+
+        The rule runs in the writer thread and must be pure; it is made anew for every try.
+        """
+        for event in change.events:
+            msgspec.json.encode(event.fields)
+        return await self._solo(lambda group: rewrite(group, change))
+
     # -- due points
 
     async def freeze_due(self, day: date, points: Sequence[DuePoint]) -> int:
@@ -263,7 +274,7 @@ class Journal:
         """The last good register of every (meter, point): verdict ok, status actual."""
         return await self._solo(operations.bases)
 
-    async def meter_events(self, kinds: Sequence[str] = operations.METER_EVENTS) -> list[Event]:
+    async def meter_events(self, kinds: Sequence[str] = METER_EVENTS) -> list[Event]:
         """The dated meter events, by their `at`."""
         return await self._solo(lambda group: operations.events(group, kinds))
 

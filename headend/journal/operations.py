@@ -51,14 +51,6 @@ from headend.journal.schema import (
 )
 from headend.journal.stream import find_exchanges
 
-METER_EVENTS = (
-    "meter_exchange",
-    "ratio_change",
-    "rollover",
-    "reset",
-    "address_change",
-    "area_move",
-)
 WITHDRAWN = "withdrawn"
 
 # -- due points
