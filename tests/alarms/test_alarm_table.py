@@ -51,6 +51,9 @@ def _names_in(node, path):
         for key, value in zip(node.keys, node.values, strict=True):
             if isinstance(key, ast.Constant) and key.value == "alarm":
                 yield value
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        if node.func.id == "Notice":
+            yield node.args[0]
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
         place = CALLS.get(node.func.attr)
         if place is not None and len(node.args) > place:
