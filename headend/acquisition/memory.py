@@ -172,6 +172,11 @@ class _Remembered:
         self._after = after
 
     @property
+    def inner(self) -> MeterSession:
+        """The session itself."""
+        return self._inner
+
+    @property
     def shown(self) -> Shown:
         """What the meter has shown; it is known from now on."""
         self._known = self._learning.learned

@@ -172,6 +172,20 @@ class MeterReader:
         """Meter and point of every register that is held until somebody decides."""
         return frozenset(self._anchors)
 
+    def anchor(self, meter: str, point: str) -> Decimal | None:
+        """The value at which a register is held until somebody decides; None: it is not."""
+        return self._anchors.get((meter, point))
+
+    def clock_offset_s(self, meter: str) -> float | None:
+        """By how much a meter's clock was ahead when it was last read; None: it was not."""
+        return self._clock_offset_s.get(meter)
+
+    def goes_on(self, meter: str, point: str, base: Base) -> None:
+        """A good register that did not come through here; it counts when it is newer."""
+        known = self._bases.get((meter, point))
+        if known is None or base.time_ms > known.time_ms:
+            self._bases[meter, point] = base
+
     def left(self, meter: str) -> None:
         """This meter no longer hangs there: nothing more is read under its name."""
         self._left.add(meter)
@@ -244,6 +258,17 @@ class MeterReader:
         if births:
             await self._journal.append_many(births)
         return taken
+
+    async def judge_past(self, meter: Meter, want: Wanted, result: PointResult) -> Taken:
+        """Judge what was read a while ago, as it is taken now; the caller has it born.
+
+        It cannot be read again: what would have to be stays held.
+        """
+        usual = self._believed(meter, want, result, Source.PLANNED)
+        if usual is not None:
+            return usual
+        past = _Past(meter.bus)
+        return (await self._judge(meter, past, want, result, Priority.DUE, Source.PLANNED))[-1]
 
     def _believed(
         self, meter: Meter, want: Wanted, result: PointResult, source: Source
@@ -422,6 +447,22 @@ class MeterReader:
             result.meter_time_ms,
             exchange,
         )
+
+
+class _Past:
+    """The session of a reading whose meter can no longer be asked for the same instant."""
+
+    def __init__(self, bus: str) -> None:
+        self._bus = bus
+
+    async def read(self, points: Sequence[str], **_how: object) -> list[PointResult]:
+        """Nothing, for every point."""
+        error = DeadlinePassed("the instant is over", bus=self._bus)
+        return [PointResult(p, "", None, "", None, None, 0, error) for p in points]
+
+    async def read_frozen(self, points: Sequence[str], **_how: object) -> list[PointResult]:
+        """Nothing, for every point."""
+        return await self.read(points)
 
 
 def _count(value: Decimal) -> Decimal:

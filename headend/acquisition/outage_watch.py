@@ -239,6 +239,11 @@ class _Watched:
         self._inner = inner
         self._saw = saw
 
+    @property
+    def inner(self) -> MeterSession:
+        """The session itself."""
+        return self._inner
+
     async def read(
         self,
         points: Sequence[str],
