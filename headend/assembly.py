@@ -20,13 +20,14 @@ from headend.commands import Parts, read_now
 from headend.config import Config
 from headend.config.sections.buses import BusSection
 from headend.domain.clock import Clock
+from headend.domain.exchange import Exchange
 from headend.domain.link import LinkSpec
 from headend.domain.meter import Event
 from headend.drivers.configured import ConfiguredSessions
 from headend.feed.embedded_broker import embedded_broker
 from headend.feed.publisher import Publisher
 from headend.feed.settings import FeedSettings
-from headend.journal import ConsumerSpec, Journal
+from headend.journal import ConsumerSpec
 from headend.journal.retention import Retention
 from headend.messages.broker import BrokerSpec
 from headend.messages.requests import PointAnswer
@@ -72,11 +73,15 @@ def consumer_specs(config: Config) -> list[ConsumerSpec]:
 
 
 def make_bus(
-    name: str, section: BusSection, links: MakeLink, clock: Clock, journal: Journal
+    name: str,
+    section: BusSection,
+    links: MakeLink,
+    clock: Clock,
+    observer: Callable[[Exchange], None],
 ) -> Bus:
-    """A bus that writes every attempt into the journal. Its port is not opened before it runs."""
+    """A bus that tells every attempt to `observer`. Its port is not opened before it runs."""
     link = links(section.link_spec)
-    return Bus(name, link, bus_settings(section), clock=clock, observer=journal.record_exchange)
+    return Bus(name, link, bus_settings(section), clock=clock, observer=observer)
 
 
 @dataclass(slots=True)
@@ -98,7 +103,7 @@ class Assembly:
     def start_bus(self, name: str, section: BusSection) -> None:
         """Make a bus and let it open its port."""
         parts = self.parts
-        bus = make_bus(name, section, self.links, parts.clock, parts.journal)
+        bus = make_bus(name, section, self.links, parts.clock, parts.journal.record_exchange)
         parts.buses[name] = bus
         parts.supervisor.start(f"bus:{name}", bus.run)
 

@@ -14,8 +14,9 @@ from headend.acquisition.memory import MeterMemory
 from headend.acquisition.meter_reader import Taken
 from headend.acquisition.outage_watch import OutageWatch
 from headend.acquisition.registry import Registry
+from headend.acquisition.waiting_room import WaitingRoom
 from headend.api import ApiError, Command
-from headend.bus import Bus
+from headend.bus import Bus, Priority
 from headend.config import Config
 from headend.domain import alarms
 from headend.domain.clock import Clock, from_iso, iso
@@ -23,6 +24,7 @@ from headend.domain.meter import MeterExchange
 from headend.drivers import reading_json
 from headend.feed.publisher import Publisher
 from headend.journal import Journal, is_feed_consumer
+from headend.machine_clock import OwnClock
 from headend.supervisor import Supervisor
 from headend.timeseries.service import TimeSeries
 from protocols.quantities import quantity
@@ -66,6 +68,8 @@ class Parts:
     publisher: Publisher | None = None
     timeseries: TimeSeries | None = None
     reloads: Reloads | None = None
+    own_clock: OwnClock | None = None  # None: a clock that is simply right
+    waiting: WaitingRoom | None = None  # where is read what cannot be dated
 
 
 def commands(parts: Parts) -> dict[str, Command]:
@@ -158,12 +162,31 @@ async def read_now(
             continue
         msg = f"there is no point named {point}"
         raise ApiError(msg)
+    if parts.waiting is not None and parts.own_clock is not None and parts.own_clock.distrusted:
+        return await _read_undated(parts, parts.waiting, meter_id, points, timeout_s)
     try:
         taken = await parts.engine.read_now(meter_id, points, timeout_s=timeout_s)
     except KeyError:
         msg = f"there is no meter {meter_id} in force"
         raise ApiError(msg) from None
     return [_taken_json(meter_id, outcome) for outcome in taken]
+
+
+async def _read_undated(
+    parts: Parts, waiting: WaitingRoom, meter_id: str, points: Sequence[str], timeout_s: float
+) -> list[dict[str, Any]]:
+    """What a meter says while nobody knows what time it is: kept, and shown without a time."""
+    try:
+        meter = parts.registry.get(meter_id)
+    except KeyError:
+        msg = f"there is no meter {meter_id} in force"
+        raise ApiError(msg) from None
+    deadline = parts.clock.monotonic() + timeout_s
+    results = await waiting.read(meter, points, priority=Priority.ON_DEMAND, deadline=deadline)
+    if not results:
+        msg = "the time has just become known: ask again"
+        raise ApiError(msg)
+    return [reading_json(meter_id, r) | {"time": None, "received_at": None} for r in results]
 
 
 def _taken_json(meter_id: str, taken: Taken) -> dict[str, Any]:
@@ -178,6 +201,16 @@ def _taken_json(meter_id: str, taken: Taken) -> dict[str, Any]:
     return shown
 
 
+def _clock_status(parts: Parts) -> dict[str, Any]:
+    """Whether the head-end's own clock is believed, and what waits until it is."""
+    distrusted = None if parts.own_clock is None else parts.own_clock.distrusted
+    shown: dict[str, Any] = {"trusted": distrusted is None}
+    if distrusted is not None:
+        shown["reason"] = distrusted
+        shown["waiting"] = 0 if parts.waiting is None else parts.waiting.counts.kept
+    return shown
+
+
 def _status(parts: Parts) -> dict[str, Any]:
     tasks = {
         name: {"running": state.running, "restarts": state.restarts, "error": state.last_error}
@@ -188,6 +221,7 @@ def _status(parts: Parts) -> dict[str, Any]:
         "version": __version__,
         "epoch": parts.journal.epoch,
         "at": iso(parts.clock.now_ms()),
+        "clock": _clock_status(parts),
         "configuration": parts.config.hash,
         "reload": None if parts.reloads is None else parts.reloads.last,
         "tasks": tasks,

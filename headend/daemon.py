@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 from headend import __version__
@@ -18,8 +19,10 @@ from headend.acquisition.engine import Engine
 from headend.acquisition.memory import MeterMemory
 from headend.acquisition.meter_reader import REGISTER_HELD
 from headend.acquisition.outage_watch import OutageWatch, outage_settings
+from headend.acquisition.poller import Poller
 from headend.acquisition.registry import Registry
 from headend.acquisition.sessions import KeptSessions
+from headend.acquisition.waiting_room import WaitingRoom
 from headend.api import ApiServer
 from headend.assembly import Assembly, consumer_specs, make_bus, read_plans
 from headend.clock_commands import ClockDesk
@@ -28,24 +31,28 @@ from headend.config import Config
 from headend.domain import alarms
 from headend.domain.clock import Clock
 from headend.domain.errors import JournalDamaged
+from headend.domain.exchange import Exchange
 from headend.domain.link import LinkSpec
 from headend.domain.meter import Event
 from headend.drivers.configured import ConfiguredSessions
 from headend.durable import make_folder
 from headend.journal import Base as JournalBase
 from headend.journal import Journal, JournalSettings
+from headend.journal.newest import newest_stamp
 from headend.liveness import status_line, watched
-from headend.machine_clock import machine_clock
+from headend.machine_clock import OwnClock, boot_id, is_synchronised, machine_clock
 from headend.messages.configured import configured_broker
 from headend.notify import Notifier, Watchdog
 from headend.reload import Reloader
 from headend.supervisor import Supervisor, TaskState
 from headend.transport import Link, make_link
+from headend.undated import Undated, guarded, trust_command
 from headend.vee import Base, RuleSet
 
 log = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
+CLOCK_MARKER = "clock_believed.json"  # in the data directory, for the next start in this boot
 FINISH_S = 6.0  # a clean end has 10 s
 SOCKET_WAIT_S = 10.0  # a daemon whose socket cannot be made reads meters all the same
 SETTLED_LOOK_BACK = timedelta(days=2)
@@ -57,6 +64,7 @@ async def run_daemon(
     stop: asyncio.Event,
     ready: Callable[[], None] = lambda: None,
     clock: Clock | None = None,
+    own_clock: OwnClock | None = None,
     notifier: Notifier | None = None,
     links: Callable[[LinkSpec], Link] = make_link,
     free_bytes: Callable[[], int] | None = None,
@@ -67,10 +75,14 @@ async def run_daemon(
     """Run until `stop` is set; then end cleanly. Raises only what prevents standing up.
 
     What comes from the machine can be handed in: the time, the `links` of the buses, the free
-    bytes of the journal's disk. `stood_up` is given the parts as soon as they are there. Whenever
+    bytes of the journal's disk; `own_clock` is one that has to be believed first, a `clock` is
+    right. `stood_up` is given the parts as soon as they are there. Whenever
     `reload` is set the configuration is read again from `config_file` (default: where it was).
     """
-    clock = clock or machine_clock()
+    if clock is None:
+        own_clock = own_clock or _own_clock(config)
+        clock = own_clock.clock
+        own_clock.begin(await asyncio.to_thread(newest_stamp, config.journal_path))
     # Before anything is opened: a file of the feed's identity that cannot be used.
     broker = None if config.feed is None else configured_broker(config)
     notifier = notifier or Notifier(None)
@@ -86,14 +98,10 @@ async def run_daemon(
     try:
         async with Supervisor(on_death=_log_death, fatal=(JournalDamaged,)) as supervisor:
             supervisor.start("journal", journal.wait_damaged)
-            assembly = await _stand_up(config, clock, journal, supervisor, links)
+            assembly, keeper = await _stand_up(config, clock, journal, supervisor, links, own_clock)
             parts = assembly.parts
-            stood_up(parts)
             told = await journal.meter_events(alarms.KINDS)
-            await assembly.start_feed(config, broker, told)
-            assembly.start_timeseries(told)
-            await assembly.start_status(config)
-            parts.reloads = reloads = Reloader(
+            reloads = Reloader(
                 assembly,
                 file=config_file or config.path,
                 notifier=notifier,
@@ -101,9 +109,25 @@ async def run_daemon(
                 told=told,
                 wanted=reload,
             )
+
+            def begin_rest() -> None:
+                parts.reloads = reloads
+                supervisor.start("reload", reloads.run)
+                assembly.start_timeseries(told)
+
+            undated = Undated(parts, partial(_begin, assembly, keeper), begin_rest)
+            if not undated.waits:
+                await _begin(assembly, keeper)
+                await undated.over()
+            stood_up(parts)
+            await assembly.start_feed(config, broker, told)
+            await assembly.start_status(config)
             await _listening(_start_api(parts))
             _start_watchdog(parts, notifier)
-            supervisor.start("reload", reloads.run)
+            if undated.waits:
+                undated.start()
+            else:
+                begin_rest()
             ready()
             log.warning(
                 "headend=%s version=%s epoch=%s meters=%d buses=%d: up",
@@ -135,14 +159,20 @@ async def _stand_up(
     journal: Journal,
     supervisor: Supervisor,
     links: Callable[[LinkSpec], Link],
-) -> Assembly:
+    own_clock: OwnClock | None,
+) -> tuple[Assembly, DueKeeper]:
+    """Make everything, and open the ports. Nothing here may need to know what day it is."""
     zone = config.headend.zone_info
     registry = Registry(config.meters, await journal.meter_events())
     plans = read_plans(config)
     keeper = DueKeeper(journal, registry, plans, zone=zone, clock=clock)
-    await keeper.prepare()
+
+    def observe(exchange: Exchange) -> None:
+        if own_clock is None or own_clock.distrusted is None:
+            journal.record_exchange(exchange)
+
     buses = {
-        name: make_bus(name, section, links, clock, journal)
+        name: make_bus(name, section, links, clock, observe)
         for name, section in config.buses.items()
     }
 
@@ -156,7 +186,6 @@ async def _stand_up(
         journalled=lambda: journal.meter_events(alarms.KINDS),
     )
     bases = await journal.bases()
-    since_ms = clock.now_ms() - int(SETTLED_LOOK_BACK.total_seconds() * 1000)
     memory = MeterMemory(journal, await journal.learned(), clock=clock)
     await memory.keep_only(meter.id for meter in registry.all())
     opener = ConfiguredSessions(config, buses, clock=clock, recall=memory.recall)
@@ -169,23 +198,37 @@ async def _stand_up(
         sessions,
         bases={key: Base(base.value, base.time_ms) for key, base in bases.items()},
         held=held_registers(bases, await journal.meter_events(("alarm",))),
-        settled=await journal.settled_due(since_ms),
+        settled=frozenset(),
         zone=zone,
         clock=clock,
         rules=RuleSet(),
-        not_before_ms=keeper.begun_ms,
     )
     outages.held = lambda: engine.held
     parts = Parts(config, clock, journal, registry, engine, buses, supervisor, outages, memory)
-    assembly = Assembly(parts, plans, opener, sessions, links)
-    await assembly.start_retention(config)
-    supervisor.start("due-points", keeper.run)
+    if own_clock is not None:
+        parts.own_clock = own_clock
+        parts.waiting = WaitingRoom(
+            journal, registry, plans, sessions, own_clock.clock, own_clock.boot
+        )
     for name, bus in buses.items():
         supervisor.start(f"bus:{name}", bus.run)
-    for name, poller in engine.pollers.items():
-        supervisor.start(f"poll:{name}", poller.run)
-    supervisor.start("outages", outages.run)
-    return assembly
+    return Assembly(parts, plans, opener, sessions, links), keeper
+
+
+async def _begin(assembly: Assembly, keeper: DueKeeper) -> None:
+    """Begin everything that needs to know what day it is. Can be repeated after an error."""
+    parts, clock = assembly.parts, assembly.parts.clock
+    await keeper.prepare()
+    if parts.own_clock is not None:
+        own = parts.own_clock
+        await parts.engine.adopt(own.boot, own.clock.at_elapsed)
+    since_ms = clock.now_ms() - int(SETTLED_LOOK_BACK.total_seconds() * 1000)
+    parts.engine.begin(await parts.journal.settled_due(since_ms), keeper.begun_ms)
+    await assembly.start_retention(parts.config)
+    tasks = {"due-points": keeper.run, "outages": parts.outages.run}
+    tasks |= {f"poll:{name}": poller.run for name, poller in parts.engine.pollers.items()}
+    for name, run in tasks.items():
+        parts.supervisor.start(name, run)
 
 
 def held_registers(
@@ -233,12 +276,31 @@ def _start_watchdog(parts: Parts, notifier: Notifier) -> None:
     """From now on the service manager is told how it goes."""
     watchdog = Watchdog(
         notifier,
-        tasks=lambda: watched(parts.buses, parts.engine.pollers),
+        tasks=lambda: watched(parts.buses, _polling(parts)),
         status=lambda: _status(parts),
         clock=parts.clock,
     )
     notifier.ready(_status(parts))
     parts.supervisor.start("watchdog", watchdog.run)
+
+
+def _polling(parts: Parts) -> dict[str, Poller]:
+    """The pollers that run; none while nobody knows what is due."""
+    running = parts.supervisor.running()
+    return {n: poller for n, poller in parts.engine.pollers.items() if f"poll:{n}" in running}
+
+
+def _own_clock(config: Config) -> OwnClock:
+    """The clock of the machine we run on."""
+    section = config.headend.clock
+    file = section.synchronised_file
+    return OwnClock(
+        machine_clock(),
+        trust=section.trust,
+        marker=config.data_path / CLOCK_MARKER,
+        boot=boot_id(),
+        synchronised=partial(is_synchronised, None if file is None else config.file(file)),
+    )
 
 
 def _status(parts: Parts) -> str:
@@ -251,7 +313,7 @@ def _status(parts: Parts) -> str:
 
 
 def _start_api(parts: Parts) -> ApiServer:
-    offered = {**commands(parts), **ClockDesk(parts).commands()}
-    server = ApiServer(parts.config.socket_path, offered)
+    offered = {**commands(parts), **ClockDesk(parts).commands(), **trust_command(parts)}
+    server = ApiServer(parts.config.socket_path, guarded(parts, offered))
     parts.supervisor.start("api", server.run)
     return server

@@ -28,7 +28,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("commands",),
     ("assembly",),
     ("planning",),
-    ("clock_commands",),
+    ("clock_commands", "undated"),
     ("reload",),
     ("daemon",),
     ("cli",),

@@ -10,6 +10,7 @@ from dataclasses import replace
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
+from headend.acquisition.adoption import Adopted, Adoption
 from headend.acquisition.changeover import Changeover
 from headend.acquisition.meter_reader import Due, MeterReader, MeterSession, Taken, Wanted
 from headend.acquisition.plans import ReadPlan
@@ -90,6 +91,20 @@ class Engine:
             not_before_ms=self._not_before_ms,
             plan_first=plan_first,
         )
+
+    def begin(self, settled: frozenset[DueKey], not_before_ms: int) -> None:
+        """The time is known: plan from now on, but for what is settled. Before pollers run."""
+        self._settled = settled
+        self._not_before_ms = not_before_ms
+        for bus in self.pollers:
+            self.pollers[bus] = self._poller(bus)
+
+    async def adopt(self, boot: str, at_elapsed: Callable[[float], int]) -> Adopted:
+        """Bear what was read in this `boot` while nobody knew the time, before anything else."""
+        adoption = Adoption(
+            self._journal, self._registry, self._plans, self._reader, self._zone, boot, at_elapsed
+        )
+        return await adoption.run(self._clock.now_ms())
 
     def turn(self, meter_id: str) -> asyncio.Lock:
         """Held while a meter is read."""

@@ -244,7 +244,8 @@ class MeterReader:
             if result.error is not None:
                 taken.append(Taken(want, result, None, failure_reason(result.error)))
                 continue
-            usual = self._believed(meter, want, result, source)
+            doubted = result.doubt is not None and result.value is not None
+            usual = (self._doubted if doubted else self._believed)(meter, want, result, source)
             if usual is not None:
                 taken.append(usual)
                 assert usual.reading is not None
@@ -258,6 +259,21 @@ class MeterReader:
         if births:
             await self._journal.append_many(births)
         return taken
+
+    def _doubted(self, meter: Meter, want: Wanted, result: PointResult, source: Source) -> Taken:
+        """A value that its own device speaks against: not read again, and nothing is built on it.
+
+        What goes to a bill is held where the doubt is sure; everything else is suspect.
+        """
+        doubt = result.doubt
+        assert doubt is not None
+        found = self._judgement(meter, result)
+        bills = quantity(want.point).kind in ("register", "demand")
+        holds = found.verdict is _HELD or (doubt.holds and bills)
+        flags = tuple(sorted({*found.flags, doubt.flag}))
+        judged = Judgement(_HELD if holds else Verdict.SUSPECT, flags, found.reason or doubt.reason)
+        reading = self._reading(meter, want, result, judged, source)
+        return Taken(want, result, reading, "held" if holds else None)
 
     async def judge_past(self, meter: Meter, want: Wanted, result: PointResult) -> Taken:
         """Judge what was read a while ago, as it is taken now; the caller has it born.

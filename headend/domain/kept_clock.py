@@ -11,6 +11,10 @@ until
 
 Small steps and slewing are followed at once. No I/O, and nothing is logged here: who asks for
 `away_s` tells.
+
+A clock that cannot be believed from the start is held: time goes on by the clock that never jumps
+and nothing of the wall clock is followed, so that whatever was stamped meanwhile keeps its distance
+to everything else and can be dated, all of it by one difference, once the time is known.
 """
 
 from collections.abc import Callable
@@ -44,6 +48,7 @@ class KeptClock:
         self._believe_s = believe_s
         self._offset_ms = machine.now_ms() - self._elapsed() * 1000  # ours, over the elapsed time
         self._jumped: tuple[float, float, int] | None = None  # its offset, since when, its stamp
+        self._is_held = False
 
     def monotonic(self) -> float:
         """The machine's."""
@@ -51,6 +56,8 @@ class KeptClock:
 
     def now_ms(self) -> int:
         """Milliseconds since 1970-01-01 UTC, as far as they can be believed."""
+        if self._is_held:
+            return self.at_elapsed(self._elapsed())
         machine_ms, elapsed_s = self.machine.now_ms(), self._elapsed()
         offset_ms = machine_ms - elapsed_s * 1000
         has_jumped = abs(offset_ms - self._offset_ms) >= self._jump_ms
@@ -59,6 +66,34 @@ class KeptClock:
         self._offset_ms = offset_ms
         self._jumped = None
         return machine_ms
+
+    def elapsed(self) -> float:
+        """Seconds of the clock that never jumps; its zero is the machine's start or nothing."""
+        return self._elapsed()
+
+    def at_elapsed(self, elapsed_s: float) -> int:
+        """What this clock showed, or will show, by its offset of now, at an elapsed time."""
+        return round(elapsed_s * 1000 + self._offset_ms)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the wall clock is not followed at all."""
+        return self._is_held
+
+    def hold(self, not_before_ms: int = 0) -> None:
+        """Follow the wall clock no more, until `follow`. Time goes on from `not_before_ms` at
+        least: stamps of what is made meanwhile do not fall before what is there already."""
+        self._offset_ms = max(self._offset_ms, not_before_ms - self._elapsed() * 1000)
+        self._jumped = None
+        self._is_held = True
+
+    def follow(self) -> float:
+        """The wall clock is right: follow it from now on. The seconds that time went on by."""
+        before_ms = self._offset_ms
+        self._offset_ms = self.machine.now_ms() - self._elapsed() * 1000
+        self._jumped = None
+        self._is_held = False
+        return (self._offset_ms - before_ms) / 1000
 
     @property
     def away_s(self) -> float:

@@ -1,11 +1,20 @@
 """`headend`: the name, the zone and the data directory of this head-end."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from headend.config.sections.base import FeedName, FilePath, Seconds, Section, Text, Whole, problem
+from headend.config.sections.base import (
+    FeedName,
+    FilePath,
+    Seconds,
+    Section,
+    Text,
+    Whole,
+    one_of,
+    problem,
+)
 
 
 def _zone(value: str) -> str:
@@ -47,6 +56,22 @@ class AlarmsSection(Section):
     clear_s: Seconds = Field(default=120.0, ge=1, le=86_400)
 
 
+class OwnClockSection(Section):
+    """When this machine's clock is believed at the start. Until then nothing that is read is dated.
+
+    trust: `synchronised`: once a time service says so; `machine`: always; `auto`: once a time
+    service says so where one runs, else always. Whatever it says, a clock that shows an earlier
+    time than the journal was written at is not believed. synchronised_file: it is enough that this
+    file is there; it must lie where nothing survives a start of the machine.
+    """
+
+    trust: Annotated[
+        Literal["auto", "synchronised", "machine"],
+        BeforeValidator(one_of("auto", "synchronised", "machine")),
+    ] = "auto"
+    synchronised_file: FilePath | None = None
+
+
 class HeadendSection(Section):
     """`zone` keeps the billing day; `data` is relative to the configuration file."""
 
@@ -55,6 +80,7 @@ class HeadendSection(Section):
     data: FilePath
     reserve_mb: ReserveSection = ReserveSection()
     alarms: AlarmsSection = AlarmsSection()
+    clock: OwnClockSection = OwnClockSection()
 
     @property
     def zone_info(self) -> ZoneInfo:
