@@ -141,11 +141,13 @@ class BillingConsumer:
         return self._thread.failures
 
     def _make_pipe(self) -> Pipe:
-        self._steps += 1
         return Pipe(self._broker, client_id=f"headend-billing-{self._name}")
 
     def _files(self) -> object:
-        """The state of the files the connection stands on. Looking is a step."""
+        """The state of the files the connection stands on.
+
+        Looked at before every try and each second until the next one, so looking is the step.
+        """
         self._steps += 1
         return self._broker.files_stamp()
 

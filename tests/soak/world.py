@@ -9,7 +9,7 @@ clock that runs hundreds of times as fast as theirs.
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +26,7 @@ from headend.domain.clock import to_ms
 from headend.domain.errors import PortGone
 from headend.domain.link import LinkSpec, SerialSpec
 from headend.messages.pipe import Pipe
+from headend.notify import Notifier
 from simulators.curves import Constant
 from simulators.energy import EnergyModel, Supply, Timeline, exact_kwh, shown_kwh
 from simulators.measured import Measured, Register
@@ -78,11 +79,12 @@ class Steady(Measured):
 
 @dataclass
 class Hung:
-    """One meter and where it hangs."""
+    """One meter, where it hangs, and what it really counts."""
 
     id: str
     bus: str
     device: Meter645 | ModbusDevice
+    source: Steady
 
     def silence(self) -> None:
         """It says nothing from now on."""
@@ -133,7 +135,7 @@ class Estate:
             settings = MeterSettings(f"2026{number + 1:08d}", reply_delay_ms=40)
             device = Meter645(settings, source, clock=self.loop.now_ms)
         name = f"M-{number + 1:05d}"
-        self.meters[name] = Hung(name, bus, device)
+        self.meters[name] = Hung(name, bus, device, source)
         return device
 
     def on_bus(self, bus: str) -> list[Hung]:
@@ -212,9 +214,19 @@ def billing_process(config: Path, log: Path) -> Iterator[ServerProcess]:
 
 @asynccontextmanager
 async def daemon(
-    config: Config, estate: Estate, *, writer_slack_s: float = WRITER_SLACK_S
+    config: Config,
+    estate: Estate,
+    *,
+    writer_slack_s: float = WRITER_SLACK_S,
+    pipe: type[Pipe] = HeldPipe,
+    awaited: Callable[[Parts], object] | None = None,
+    notifier: Notifier | None = None,
 ) -> AsyncIterator[Parts]:
-    """The daemon on the estate's loop, stopped at the end. Whatever ends it before is raised."""
+    """The daemon on the estate's loop, stopped at the end. Whatever ends it before is raised.
+
+    `pipe`: what the feed reaches its broker with. `awaited`: what a consumer is waited for by,
+    while it changes; by default until everything is receipted.
+    """
     loop = estate.loop
     stop, up = asyncio.Event(), asyncio.Event()
     standing: list[Parts] = []
@@ -227,17 +239,18 @@ async def daemon(
             slack_s=writer_slack_s,
         )
         if config.feed is not None:
-            loop.hold(lambda: _unreceipted(parts), slack_s=CONSUMER_SLACK_S)
+            loop.hold(lambda: (awaited or unreceipted)(parts), slack_s=CONSUMER_SLACK_S)
 
     # Until there is a journal to look at: its writer is at work, and nobody could tell how far.
     loop.hold(lambda: None if standing else "standing up", slack_s=START_SLACK_S)
-    with mock.patch("headend.feed.publisher.Pipe", HeldPipe):
+    with mock.patch("headend.feed.publisher.Pipe", pipe):
         task = asyncio.ensure_future(
             run_daemon(
                 config,
                 stop=stop,
                 ready=up.set,
                 clock=loop,
+                notifier=notifier,
                 links=estate.open_link,
                 stood_up=stood_up,
             )
@@ -255,7 +268,7 @@ async def daemon(
             await task
 
 
-def _unreceipted(parts: Parts) -> object:
+def unreceipted(parts: Parts) -> object:
     """Where billing stands while it has something to take and is connected."""
     if parts.publisher is None or not parts.publisher.connected:
         return None
@@ -267,9 +280,11 @@ __all__ = [
     "EXPORT",
     "IMPORT",
     "Estate",
+    "HeldPipe",
     "Hung",
     "Mosquitto",
     "billing_process",
     "daemon",
     "local_ms",
+    "unreceipted",
 ]
