@@ -280,7 +280,8 @@ class MeterReader:
 
         It cannot be read again: what would have to be stays held.
         """
-        usual = self._believed(meter, want, result, Source.PLANNED)
+        doubted = result.doubt is not None and result.value is not None
+        usual = (self._doubted if doubted else self._believed)(meter, want, result, Source.PLANNED)
         if usual is not None:
             return usual
         past = _Past(meter.bus)

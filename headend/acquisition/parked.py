@@ -9,7 +9,7 @@ from typing import Any
 from headend.domain.exchange import Exchange
 from headend.domain.reading import Side
 from headend.drivers import PointResult
-from headend.drivers.result import Footing
+from headend.drivers.result import Doubt, Footing
 from headend.journal.model import Parked
 
 _TEXTS = ("point", "di", "unit")
@@ -50,6 +50,8 @@ def _result_json(result: PointResult) -> dict[str, Any]:
     kept: dict[str, Any] = {key: getattr(result, key) for key in (*_TEXTS, *_NUMBERS)}
     kept["value"] = None if result.value is None else str(result.value)
     kept["texts"] = list(result.texts)
+    if result.doubt is not None:
+        kept["doubt"] = [result.doubt.flag, result.doubt.reason, result.doubt.holds]
     footing = result.footing
     if footing is not None:
         kept["footing"] = {
@@ -63,7 +65,7 @@ def _result_json(result: PointResult) -> dict[str, Any]:
 
 
 def _result(kept: dict[str, Any], at_ms: int, exchange: Exchange) -> PointResult:
-    value, footing = kept["value"], kept.get("footing")
+    value, footing, doubt = kept["value"], kept.get("footing"), kept.get("doubt")
     return PointResult(
         point=kept["point"],
         di=kept["di"],
@@ -78,6 +80,7 @@ def _result(kept: dict[str, Any], at_ms: int, exchange: Exchange) -> PointResult
         texts=tuple(kept["texts"]),
         exchanges=(exchange,),
         footing=None if footing is None else _footing(footing),
+        doubt=None if doubt is None else Doubt(*doubt),
     )
 
 

@@ -14,11 +14,14 @@ EPILOG = """examples:
   headend clock read M-0001 M-0002 --config headend.yaml
   headend clock set M-0001 --reason "drifted, ticket 4711" --config headend.yaml
   headend clock broadcast street-a --reason "monthly" --config headend.yaml
+  headend clock trust --config headend.yaml
 
 Setting is off until the configuration says `control: {enabled: true, password_file: ...}`. It needs
 a reason, is never done near midnight, a full hour or across the edge of an interval, leaves small
 differences alone and large ones to a person, and is read back. What was done, by whom and why is in
-control_audit.jsonl in the data directory."""
+control_audit.jsonl in the data directory.
+
+`trust` is about this machine's own clock: it says that it is right, where no time service does."""
 
 _WELL = frozenset({"leave", "left", "set", "sync"})
 _WORDS = {
@@ -38,6 +41,12 @@ _WORDS = {
     },
 }  # fmt: skip
 
+TRUST_S = 30.0
+_TRUST = {
+    "en": ("this machine's clock is believed from now on", "it was believed already"),
+    "zh": ("本机时钟即刻起视为可信", "本机时钟原已可信"),
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `headend clock`."""
@@ -53,12 +62,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     broadcast = what.add_parser("broadcast", help="give all 645 meters of a bus the time")
     broadcast.add_argument("bus", metavar="BUS")
-    for sub in (read, setting, broadcast):
+    trust = what.add_parser("trust", help="say that this machine's own clock is right")
+    for sub in (read, setting, broadcast, trust):
         add_config(sub)
         add_json(sub)
         add_lang(sub)
     for sub in (setting, broadcast):
         sub.add_argument("--reason", required=True, help="why; it is kept")
+    for sub in (setting, broadcast, trust):
         sub.add_argument("--by", default=getpass.getuser(), help="who does it (default: you)")
 
 
@@ -67,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
     from headend.config import load_config  # noqa: PLC0415 - the parser must not pay for it
 
     config = load_config(Path(args.config))
+    if args.what == "trust":
+        return _trust(args, config.socket_path)
     request: dict[str, Any] = {"command": f"clock_{args.what}"}
     if args.what == "broadcast":
         request["bus"] = args.bus
@@ -89,6 +102,17 @@ def run(args: argparse.Namespace) -> int:
     if args.what == "read":
         good = all(result["outcome"] == "leave" for result in results)
     return 0 if good else 1
+
+
+def _trust(args: argparse.Namespace, socket: Path) -> int:
+    """Vouch for this machine's clock."""
+    answer = ask_daemon(socket, {"command": "clock_trust", "by": args.by}, timeout_s=TRUST_S)
+    if args.json:
+        print_json({key: value for key, value in answer.items() if key not in ("id", "ok")})
+        return 0
+    words = _TRUST[language(args.lang)]
+    print(words[answer["was"] is None])
+    return 0
 
 
 def _show(results: Sequence[Mapping[str, Any]], lang: str) -> None:
