@@ -23,7 +23,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from statistics import median
@@ -71,14 +71,18 @@ def replies() -> list[tuple[str, str, bytes]]:
     return found
 
 
-def timed(work: Callable[[], int], runs: int) -> float:
-    """Microseconds of processor time a frame, the median."""
-    found = []
+def timed(works: Mapping[str, Callable[[], int]], runs: int) -> dict[str, list[float]]:
+    """Microseconds of processor time a frame, of every run.
+
+    All take turns in each run, so that a machine that is busy for a while is so for everybody.
+    """
+    found: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(runs):
-        started = time.process_time()
-        frames = work()
-        found.append((time.process_time() - started) / frames * 1e6)
-    return median(found)
+        for name, work in works.items():
+            started = time.process_time()
+            frames = work()
+            found[name].append((time.process_time() - started) / frames * 1e6)
+    return found
 
 
 class Work:
@@ -192,17 +196,21 @@ def main() -> int:
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     work = Work(options.frames)
-    figures = {
-        name: timed(getattr(work, name), options.runs)
-        for name in (
-            "framing_ours", "framing_theirs", "stream_ours", "stream_theirs",
-            "decoding_ours", "decoding_theirs", "decoding_declared",
+    names = (
+        "framing_ours", "framing_theirs", "stream_ours", "stream_theirs",
+        "decoding_ours", "decoding_theirs", "decoding_declared",
+    )  # fmt: skip
+    each = timed({name: getattr(work, name) for name in names}, options.runs)
+    figures = {name: median(found) for name, found in each.items()}
+    # Of each run by itself, both at nearly the same time; then the median.
+    shares = {
+        kind: sorted(
+            theirs / ours
+            for theirs, ours in zip(each[f"{kind}_theirs"], each[f"{kind}_ours"], strict=True)
         )
-    }  # fmt: skip
-    ratios = {
-        kind: figures[f"{kind}_theirs"] / figures[f"{kind}_ours"]
         for kind in ("framing", "stream", "decoding")
     }
+    ratios = {kind: median(found) for kind, found in shares.items()}
     shown: dict[str, object] = {"frames": work.count, "runs": options.runs}
     shown |= {f"{name}_us": round(value, 2) for name, value in figures.items()}
     shown |= {
@@ -210,6 +218,11 @@ def main() -> int:
         for kind in ("framing", "decoding")
     }
     shown |= {f"{kind}_ratio": round(value, 2) for kind, value in ratios.items()}
+    shown |= {
+        f"{kind}_ratio_{end}": round(found[at], 2)
+        for kind, found in shares.items()
+        for end, at in (("lowest", 0), ("highest", -1))
+    }
     if options.json:
         print(json.dumps(shown))
     else:

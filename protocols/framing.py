@@ -12,9 +12,13 @@ went quiet (`idle`).
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass
+else:
+    from protocols.values import dataclass
 
 BUFFER_BYTES_MAX = 4096
 
@@ -88,7 +92,8 @@ class Framer:
         if buffer_max < 1:
             msg = f"a framer needs room for at least one byte, not {buffer_max}"
             raise ValueError(msg)
-        self._delimiter = delimiter
+        self._start = delimiter.start
+        self._measure = delimiter.measure
         self._buffer_max = buffer_max
         self._buffer = bytearray()
         self._offset = 0  # of the buffer's first byte in the stream
@@ -106,10 +111,16 @@ class Framer:
 
     def feed(self, data: bytes, bad: Sequence[int] = ()) -> list[Event]:
         """Take bytes as they came; `bad` = indexes in `data` that came with a parity error."""
-        if not self._buffer and not bad and len(data) <= self._buffer_max:
-            usual = self._one_frame(data)
-            if usual is not None:
-                return usual
+        if not bad and not self._buffer and len(data) <= self._buffer_max:
+            # The usual case: one whole frame and nothing behind it, given as `_scan` would.
+            at = data.find(self._start)
+            size = self._measure(data, at) if at >= 0 else None
+            if isinstance(size, int) and at + size == len(data):
+                offset = self._offset
+                self._offset = offset + len(data)
+                if at:
+                    return [Noise(data[:at], "dirt", offset), FrameFound(data[at:], offset + at)]
+                return [FrameFound(bytes(data), offset)]
         if bad:
             end = self._offset + len(self._buffer)
             self._bad += sorted(end + index for index in set(bad) if 0 <= index < len(data))
@@ -134,26 +145,13 @@ class Framer:
         """
         return self._scan(final=True)
 
-    def _one_frame(self, data: bytes) -> list[Event] | None:
-        """What `_scan` gives for one whole frame with nothing behind it; None = let it scan."""
-        delimiter = self._delimiter
-        at = data.find(delimiter.start)
-        size = delimiter.measure(data, at) if at >= 0 else None
-        if not isinstance(size, int) or at + size != len(data):
-            return None
-        offset = self._offset
-        self._offset = offset + len(data)
-        if at:
-            return [Noise(data[:at], "dirt", offset), FrameFound(data[at:], offset + at)]
-        return [FrameFound(bytes(data), offset)]
-
     def _give_up_first(self, reason: str) -> list[Event]:
         """The head at the front of the full buffer is not one: go on behind its first byte."""
         return self._scan(final=False, first_rejected=reason)
 
     def _scan(self, *, final: bool, first_rejected: str | None = None) -> list[Event]:
         buffer = self._buffer
-        start = self._delimiter.start
+        start, measure = self._start, self._measure
         events: list[Event] = []
         noise_from, noise_reason = 0, "dirt"
         at = 0
@@ -164,7 +162,7 @@ class Framer:
             at = buffer.find(start, at)
             if at < 0:
                 break
-            size = self._delimiter.measure(buffer, at)
+            size = measure(buffer, at)
             if isinstance(size, int):
                 self._add_noise(events, noise_from, at, noise_reason)
                 self._add_frame(events, at, at + size)
@@ -208,7 +206,7 @@ class Framer:
         if self._damaged(at, len(self._buffer)):
             return "parity"
         # Where any byte may begin a frame, a single one says nothing.
-        alone = not self._delimiter.start and at >= len(self._buffer) - 1
+        alone = not self._start and at >= len(self._buffer) - 1
         return "dirt" if alone else "incomplete"
 
     def _drop(self, count: int) -> None:
