@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from headend import __version__
+from headend.acquisition.device_watch import DeviceWatch
 from headend.acquisition.engine import Engine
 from headend.acquisition.memory import MeterMemory
 from headend.acquisition.meter_reader import Taken
@@ -65,6 +66,7 @@ class Parts:
     supervisor: Supervisor
     outages: OutageWatch
     memory: MeterMemory
+    devices: DeviceWatch | None = None
     publisher: Publisher | None = None
     timeseries: TimeSeries | None = None
     reloads: Reloads | None = None

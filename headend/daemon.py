@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from headend import __version__
+from headend.acquisition.device_watch import DeviceWatch
 from headend.acquisition.duekeeper import DueKeeper
 from headend.acquisition.engine import Engine
 from headend.acquisition.memory import MeterMemory
@@ -188,7 +189,11 @@ async def _stand_up(
     bases = await journal.bases()
     memory = MeterMemory(journal, await journal.learned(), clock=clock)
     await memory.keep_only(meter.id for meter in registry.all())
-    opener = ConfiguredSessions(config, buses, clock=clock, recall=memory.recall)
+    told = await journal.meter_events(alarms.KINDS)
+    devices = DeviceWatch(journal.append_event, clock, meters=registry.all, told=told)
+    opener = ConfiguredSessions(
+        config, buses, clock=clock, recall=memory.recall, notice=devices.tell
+    )
     sessions = KeptSessions(outages.sessions(memory.sessions(opener)))
     memory.reopen = sessions.forget
     engine = Engine(
@@ -205,6 +210,7 @@ async def _stand_up(
     )
     outages.held = lambda: engine.held
     parts = Parts(config, clock, journal, registry, engine, buses, supervisor, outages, memory)
+    parts.devices = devices
     if own_clock is not None:
         parts.own_clock = own_clock
         parts.waiting = WaitingRoom(
@@ -226,6 +232,8 @@ async def _begin(assembly: Assembly, keeper: DueKeeper) -> None:
     parts.engine.begin(await parts.journal.settled_due(since_ms), keeper.begun_ms)
     await assembly.start_retention(parts.config)
     tasks = {"due-points": keeper.run, "outages": parts.outages.run}
+    if parts.devices is not None:
+        tasks["devices"] = parts.devices.run
     tasks |= {f"poll:{name}": poller.run for name, poller in parts.engine.pollers.items()}
     for name, run in tasks.items():
         parts.supervisor.start(name, run)
