@@ -87,6 +87,7 @@ class Undated:
             await self._parts.supervisor.remove(f"wait:{name}")
         if own.distrusted is not None:
             why, moved_s = own.why_believed, own.believe()
+            self._parts.outages.clock_is_known()
             log.warning("the clock is believed: %s; time moves by %+.1f s", why, moved_s)
 
     async def _tell(self, own: OwnClock) -> None:

@@ -137,6 +137,10 @@ class OutageWatch:
             seen, why = found
             self.outages.saw(meter, seen, why, self._clock.monotonic(), self._clock.now_ms())
 
+    def clock_is_known(self) -> None:
+        """The machine's clock may have been set until now: that is told elsewhere."""
+        self._jumps.look()
+
     async def run(self) -> None:
         """Look, decide and write, every few seconds, until cancelled."""
         while True:
