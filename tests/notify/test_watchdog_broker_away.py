@@ -13,6 +13,7 @@ import pytest
 from headend.billing.consumer import BillingConsumer
 from headend.billing.store import Store
 from headend.cli.billing import STEP_S_MAX
+from headend.liveness import POLLER_STEP_S_MAX
 from headend.messages.broker import BrokerSpec
 from headend.messages.pipe import Pipe
 from headend.notify import Notifier, Steps, Watchdog
@@ -22,6 +23,7 @@ from tests.soak.world import IMPORT, Estate, HeldPipe, daemon
 from tests.support.mosquitto import Mosquitto, free_port
 
 HOUR_S = 3600.0
+WHILE_S = 4 * POLLER_STEP_S_MAX
 LIMIT_S = 60.0
 PLAN = f"  p: {{every: [{{minutes: 15, points: [{IMPORT}]}}]}}"
 
@@ -139,10 +141,10 @@ def test_the_daemon_is_not_ended_while_no_broker_is_there(tmp_path):
         estate, manager = Estate(loop, buses=1, each=1, baud=9600), Manager(loop)
         config = estate.configure(tmp_path, PLAN, broker=f"mqtt://127.0.0.1:{free_port()}")
         async with daemon(config, estate, notifier=manager) as parts:
-            await asyncio.sleep(HOUR_S)
-            assert parts.publisher.connection.state.failures > 60
+            await asyncio.sleep(WHILE_S)
+            assert parts.publisher.connection.state.failures > 30
             assert not any(state.restarts for state in parts.supervisor.states.values())
-            assert parts.journal.cursors()["billing"].backlog >= 4
+            assert parts.journal.cursors()["billing"].backlog >= 1
             return manager.longest_s()
 
     assert run_virtual(live) < LIMIT_S

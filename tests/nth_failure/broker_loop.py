@@ -40,16 +40,16 @@ from tests.soak.world import (
     local_ms,
 )
 
-START, END = "2026-11-25T23:58:30", "2026-11-26T00:16:00"
+START, END = "2026-11-25T23:59:40", "2026-11-26T00:05:40"
 BAUD = 9600
 ANSWER_S = 0.3  # real: longer than this no broker of this machine and no database takes
 DRAIN_S = 1800.0
 QUIET_S = 30.0
-CUT_EVERY_S = 240.0
+CUT_EVERY_S = 100.0
 FEED, BILLING = "feed", "billing"
 PLANS = (
     f"  p: {{daily: {{at: '00:00', points: [{IMPORT}], from: freeze}}, "
-    f"every: [{{minutes: 15, points: [{EXPORT}]}}]}}"
+    f"every: [{{minutes: 5, points: [{EXPORT}]}}]}}"
 )
 
 

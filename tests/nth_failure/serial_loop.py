@@ -3,7 +3,7 @@
 Two ports, one of DL/T 645 meters and one of Modbus meters: real pseudo terminals, opened, read and
 written by the real serial link. Its `os` and that of the simulated adapters stand between it and
 the kernel: they make a call fail, and let virtual time wait for bytes the kernel still has. A run
-goes over a midnight, with daily freezes and two instants of a line of fifteen minutes. However a
+goes over a midnight, with daily freezes and two instants of a line of five minutes. However a
 port fails once, every point is read, once, with what the meter showed.
 """
 
@@ -25,15 +25,15 @@ from tests.nth_failure.nth import Nth, Patience, Run
 from tests.nth_failure.truth import check_journal
 from tests.soak.world import EXPORT, IMPORT, Estate, daemon, local_ms
 
-START, END = "2026-11-25T23:58:30", "2026-11-26T00:19:00"
+START, END = "2026-11-25T23:59:40", "2026-11-26T00:07:35"
 BAUD = 9600
 AWAY_S = 20.0
 KERNEL_S = 0.2  # real: longer than this no byte is on its way from one end of a pty to the other
 HANG_UP_EVERY = 23
 PLANS = (
     f"  p: {{daily: {{at: '00:00', points: [{IMPORT}], from: freeze}}, "
-    f"every: [{{minutes: 15, points: [{EXPORT}]}}]}}\n"
-    f"  m: {{every: [{{minutes: 15, points: [{IMPORT}, {EXPORT}]}}]}}"
+    f"every: [{{minutes: 5, points: [{EXPORT}]}}]}}\n"
+    f"  m: {{every: [{{minutes: 5, points: [{IMPORT}, {EXPORT}]}}]}}"
 )
 
 

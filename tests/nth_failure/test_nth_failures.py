@@ -15,11 +15,9 @@ SERIAL = {
     "serial read: EIO": 32,
     "serial read: adapter pulled": 32,
     "serial write: EIO after half": 8,
-    "serial write: adapter pulled": 8,
     "serial open, three in a row": 2,
 }
 BROKER = {
-    "feed: publish": 8,
     "feed: publish, acknowledgement lost": 8,
     "feed: publish, refused": 8,
     "billing: publish, acknowledged and dropped": 2,
