@@ -317,7 +317,7 @@ class Bus:
             raise failures.too_late(self.name, request)
         if self._must_wait(request, now):
             raise self._dead_waiting(request.device, now)
-        if self._queue.full:
+        if self._queue.is_full(request.priority):
             self._counts["refused_full"] += 1
             raise failures.queue_full(self.name, len(self._queue))
 
@@ -524,6 +524,7 @@ class Bus:
         self._busy_s += now - sent_at
         line_s = max(now, self._clear_at) - sent_at
         self._devices.attempted(pending.request.device, outcome, now, line_s)
+        self._queue.served(pending.priority, line_s)
         self._silent_in_row = self._silent_in_row + 1 if outcome is Outcome.SILENCE else 0
         drop_after = self._settings.drop_after_silent
         if drop_after and self._silent_in_row >= drop_after and self._lost is None:
