@@ -3,6 +3,7 @@
 One SQLite file, one writer thread. It must not know how records travel further.
 """
 
+from headend.journal.clocks import ClockMeasured
 from headend.journal.errors import (
     BelowOldest,
     BeyondJournal,
@@ -39,6 +40,7 @@ __all__ = [
     "BelowOldest",
     "BeyondJournal",
     "Birth",
+    "ClockMeasured",
     "ConsumerSpec",
     "ConsumerState",
     "CursorState",

@@ -24,8 +24,9 @@ from headend.domain.exchange import Exchange
 from headend.domain.lives import METER_EVENTS
 from headend.domain.meter import Event
 from headend.domain.reading import Reading
-from headend.journal import due_moves, operations
+from headend.journal import clocks, due_moves, operations
 from headend.journal import learned as learning
+from headend.journal.clocks import ClockMeasured
 from headend.journal.codec import Lexicon
 from headend.journal.disposal import free_some
 from headend.journal.errors import BelowOldest, UnknownConsumer, beyond
@@ -297,6 +298,16 @@ class Journal:
     async def forget(self, *meters: str) -> int:
         """Drop what these meters have shown; of how many there was something."""
         return await self._solo(lambda group: learning.forget(group, meters))
+
+    # -- meters' clocks
+
+    async def clocks_measured(self, found: Sequence[tuple[str, ClockMeasured]]) -> None:
+        """Keep how far off meters' clocks were."""
+        await self._solo(lambda group: clocks.measured(group, found))
+
+    async def clock_history(self, from_ms: int) -> dict[str, list[ClockMeasured]]:
+        """The measurements of meters' clocks from an instant on, by meter, oldest first."""
+        return await self._solo(lambda group: clocks.history(group.connection, from_ms))
 
     # -- streams
 

@@ -16,8 +16,9 @@ from headend.domain.due import DueState
 from headend.domain.errors import JournalDamaged, JournalError
 from headend.domain.exchange import Exchange
 from headend.domain.meter import Event
-from headend.journal import schema
+from headend.journal import clocks, schema
 from headend.journal.build import read_record
+from headend.journal.clocks import ClockMeasured
 from headend.journal.codec import READING_COLUMNS, Lexicon, stored_from_row
 from headend.journal.due_success import success_report
 from headend.journal.duereport import after_closing, due_counts, due_lines, due_summary
@@ -281,6 +282,13 @@ class JournalReader:
                 (from_ms, *(kinds or ())),
             ).fetchall()
         return [Event(kind, at_ms, msgspec.json.decode(fields)) for kind, at_ms, fields in rows]
+
+    def clock_history(
+        self, from_ms: int = 0, meter: str | None = None
+    ) -> dict[str, list[ClockMeasured]]:
+        """The measurements of meters' clocks from an instant on, by meter, oldest first."""
+        with self._reading():
+            return clocks.history(self._connection, from_ms, meter)
 
     # -- inside
 

@@ -76,6 +76,13 @@ CREATE TABLE learned (
   changed_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 """
 
+_V4 = """
+CREATE TABLE clocks (
+  meter TEXT NOT NULL, at_ms INTEGER NOT NULL, offset_ms INTEGER NOT NULL,
+  uncertainty_ms INTEGER NOT NULL, looks INTEGER NOT NULL, began INTEGER NOT NULL,
+  PRIMARY KEY (meter, at_ms)) STRICT, WITHOUT ROWID;
+"""
+
 # Keys begin with the time: what is written now lies together, so a group touches few pages.
 _DAY_TABLES = {
     "r": """
@@ -143,7 +150,11 @@ def _third(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE due_days ADD COLUMN success_sha256 TEXT")
 
 
-MIGRATIONS: Sequence[Callable[[sqlite3.Connection], None]] = (_first, _second, _third)
+def _fourth(connection: sqlite3.Connection) -> None:
+    _run(connection, _V4)
+
+
+MIGRATIONS: Sequence[Callable[[sqlite3.Connection], None]] = (_first, _second, _third, _fourth)
 """Entry i takes a journal from schema i to i + 1. Entries are never changed once released."""
 
 

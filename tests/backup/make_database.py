@@ -25,7 +25,7 @@ from headend.domain.due import DueKey, DuePoint
 from headend.domain.exchange import Outcome
 from headend.domain.meter import Event
 from headend.domain.reading import Verdict
-from headend.journal import Birth, KeptState, schema
+from headend.journal import Birth, ClockMeasured, KeptState, schema
 from tests.backup.stored_databases import (
     FOLDER,
     billing_schema,
@@ -95,6 +95,8 @@ async def fill_journal(path: Path) -> None:
         await journal.receipt("board", 2)
         await journal.bases()
         shown = '{"schema":"dlt645_learned/1","refusals":{"0001FF00":1},"tariffs":null}'
+        clock = ClockMeasured(NOON_MS, 12_400, 530, 3)
+        await journal.clocks_measured([("M-1", clock)])
         journal.learn("M-1", KeptState("dlt645-2007", "000000000001", shown, NOON_MS))
 
 

@@ -104,6 +104,16 @@ async def test_what_meters_have_shown_is_read_back(one: Kept, tmp_path: Path) ->
 
 
 @each
+async def test_measurements_of_clocks_are_read_back(one: Kept, tmp_path: Path) -> None:
+    async with await bench_of(one.lay_out(tmp_path / "journal.db")).open() as journal:
+        found = await journal.clock_history(0)
+    if one.version < 4:  # there was no such thing
+        assert found == {}
+        return
+    assert found == {"M-1": [(NOON_MS, 12_400, 530, 3, False)]}
+
+
+@each
 async def test_identity_and_streams_go_on_where_they_were(one: Kept, tmp_path: Path) -> None:
     path = one.lay_out(tmp_path / "journal.db")
     expected = one.expected["look"]
