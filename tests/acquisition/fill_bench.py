@@ -13,7 +13,7 @@ from headend.acquisition.duekeeper import DueKeeper
 from headend.acquisition.meter_reader import MeterReader
 from headend.acquisition.plans import PlanEntry, ReadPlan
 from headend.acquisition.registry import Registry
-from headend.bus import BusPort
+from headend.bus import Bus, BusPort
 from headend.bus.request import BusRequest
 from headend.domain.clock import from_iso
 from headend.domain.due import local_day
@@ -121,6 +121,24 @@ class DirectPort:
 
     def identifiers(self) -> list[str]:
         return [read.di for read in self.reads]
+
+
+class LateBus:
+    """A bus that is made when there is a journal to tell of its attempts."""
+
+    name = "b"
+
+    def __init__(self) -> None:
+        self.bus: Bus | None = None
+
+    @property
+    def parity_seen(self) -> bool:
+        assert self.bus is not None
+        return self.bus.parity_seen
+
+    async def exchange(self, request: BusRequest) -> Exchange:
+        assert self.bus is not None
+        return await self.bus.exchange(request)
 
 
 def plan_of(*lines: PlanEntry) -> ReadPlan:
