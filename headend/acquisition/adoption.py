@@ -85,7 +85,7 @@ class Adoption:
             want = Wanted(result.point, served.get((waiting.number, result.point)))
             taken = await self.reader.judge_past(meter, want, result)
             if taken.reading is not None:
-                births.append(Birth((taken.reading,)))
+                births.append(Birth((taken.reading,), taken.events))
                 done.born += 1
                 done.settled += taken.settled
         return births

@@ -27,6 +27,7 @@ from headend.acquisition.between import (
 from headend.acquisition.meter_reader import AFTER_HELD, REGISTER_DIGITS, MeterReader, MeterSession
 from headend.acquisition.plans import ReadPlan, instants
 from headend.acquisition.registry import Registry
+from headend.acquisition.rejudge import rollover_event
 from headend.bus import Priority
 from headend.domain.clock import Clock, from_iso, iso
 from headend.domain.due import DueKey, day_bounds_ms, local_day
@@ -218,6 +219,8 @@ class PastValues:
         self._owed: dict[str, dict[int, Owed]] = {}
         self._tolerance: dict[str, dict[int, int]] = {}
         self._served: dict[str, set[int]] = {}
+        self._told: list[Event] = []
+        self._rolled_from: Base | None = None
         for one in owed:
             point, due_ms = one.key.point, one.key.due_ms
             tolerance_ms = bench.tolerance_ms(meter, point, due_ms)
@@ -253,7 +256,7 @@ class PastValues:
             if due_ms is not None:
                 served.add(due_ms)
         window_end_ms = None if due_ms is None else self._owed[point][due_ms].window_end_ms
-        return Reading(
+        reading = Reading(
             meter=meter.id,
             service_point=meter.service_point,
             point=point,
@@ -271,6 +274,15 @@ class PastValues:
             source=Source.BACKFILL,
             exchange=exchange,
         )
+        if found.rolled_over and self._rolled_from is not None:
+            width = {"digits": REGISTER_DIGITS}
+            self._told.append(rollover_event(reading, self._rolled_from, width))
+        return reading
+
+    def take_told(self) -> tuple[Event, ...]:
+        """The rollovers seen since this was last asked: they are born with their readings."""
+        told, self._told = tuple(self._told), []
+        return told
 
     def left_within(self, from_ms: int, to_ms: int) -> list[DueKey]:
         """What is owed in a stretch and was not served."""
@@ -305,6 +317,7 @@ class PastValues:
         before = None if around is None else around.before(time_ms)
         after = None if around is None else around.after(time_ms)
         found = judge_between(self._bench.rules, new, before, after)
+        self._rolled_from = before
         anchor = self._bench.reader.anchor(self._meter.id, point)
         if after is None and anchor is not None and value >= anchor:
             # What goes on from a register that nobody has decided on is as unbelievable as it.
@@ -456,7 +469,7 @@ class LoadFill:
             for one in row.values
             if one.point in self.points
         ]
-        return Birth(tuple(readings))
+        return Birth(tuple(readings), self._values.take_told())
 
     async def _gap_goes_on(self, gap: LoadGap) -> None:
         open_gap = self._gap

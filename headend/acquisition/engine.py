@@ -6,31 +6,27 @@ Any reading, on-demand too, is journalled and settles the open due point it fits
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 from headend.acquisition.adoption import Adopted, Adoption
 from headend.acquisition.changeover import Changeover
+from headend.acquisition.declarations import Declarations, bases_by_events
 from headend.acquisition.meter_reader import Due, MeterReader, MeterSession, Taken, Wanted
 from headend.acquisition.plans import ReadPlan
 from headend.acquisition.poller import Carried, Poller
-from headend.acquisition.registry import Registry, exchange_event
+from headend.acquisition.registry import Registry
 from headend.bus import Priority
 from headend.domain.clock import Clock
 from headend.domain.due import DueKey
-from headend.domain.errors import ConfigError
 from headend.domain.meter import Event, Meter, MeterExchange
-from headend.domain.reading import Reading, Source, Status, Verdict
+from headend.domain.reading import Source
 from headend.journal import Journal
-from headend.vee import Base, Candidate, RuleSet, judge
-from protocols.quantities import quantity
+from headend.vee import Base, RuleSet
 
 log = logging.getLogger(__name__)
 
 ON_DEMAND_TIMEOUT_S = 60.0
-ONE = Decimal(1)
-NO_LIMIT = Decimal("Infinity")
 
 
 class Engine:
@@ -69,7 +65,7 @@ class Engine:
             open_session,
             clock=clock,
             rules=rules,
-            bases=bases,
+            bases=bases_by_events(bases, registry.lives, registry.all()),
             held=held,
             alarm=self.alarm,
             in_force=registry.holds,
@@ -77,6 +73,9 @@ class Engine:
         self.pollers = {
             bus: self._poller(bus) for bus in dict.fromkeys(meter.bus for meter in registry.all())
         }
+        self.declarations = Declarations(
+            journal, registry, plans, self._reader, self.pollers, clock, rules, self.changing
+        )
 
     def _poller(self, bus: str, *, plan_first: bool = True) -> Poller:
         return Poller(
@@ -190,87 +189,7 @@ class Engine:
     async def exchange_meter(self, exchange: MeterExchange) -> tuple[Meter, int]:
         """Declare a meter exchange: the new meter, and how many readings it touched.
 
-        Readings under the old meter from the exchange on are withdrawn and, where they came from
-        the same bus address, born again under the new meter, all in one transaction with the
-        event. ConfigError when the exchange cannot be.
+        ConfigError when the exchange cannot be.
         """
-        async with self.changing:
-            return await self._exchange_meter(exchange)
-
-    async def _exchange_meter(self, exchange: MeterExchange) -> tuple[Meter, int]:
-        old = self._registry.check_exchange(exchange)
-        self._check_registers(old, exchange)
-        exchange = replace(
-            exchange,
-            service_point=old.service_point,
-            new_address=exchange.new_address or old.address,
-        )
-        bases = {
-            point: Base(value, exchange.at_ms) for point, value in exchange.new_initial.items()
-        }
-        same_address = exchange.new_address == old.address
-        reborn = dict(bases)
-
-        def change(reading: Reading) -> Sequence[Reading]:
-            if not same_address or reading.status is Status.NULL:
-                return ()
-            return (self._reborn(reading, exchange.new_meter, old, reborn),)
-
-        async with self._reader.turn(old.id):
-            touched = await self._journal.apply_meter_event(
-                exchange_event(exchange),
-                change,
-                meter=old.id,
-                from_ms=exchange.at_ms,
-                successor=exchange.new_meter,
-            )
-            new = self._registry.exchange(exchange)
-            self._reader.left(old.id)
-            self._reader.came(new.id, reborn)
-        if new.bus in self.pollers:
-            self.pollers[new.bus].replaced(old.id, new.id)
-        log.warning("meter=%s replaced by meter=%s readings=%d", old.id, new.id, touched)
-        return new, touched
-
-    def _check_registers(self, old: Meter, exchange: MeterExchange) -> None:
-        """Every register that is read there needs both values, or billing could not count on."""
-        planned = {p for entry in self._plans[old.plan].entries for p in entry.points}
-        needed = {p for p in planned if quantity(p).kind == "register"}
-        for option, registers in (
-            ("old_final", exchange.old_final),
-            ("new_initial", exchange.new_initial),
-        ):
-            missing = sorted(needed - registers.keys())
-            if missing:
-                raise ConfigError(
-                    f"{option} lacks {', '.join(missing)}",
-                    hint="give every register that is read there, of both meters",
-                )
-
-    def _reborn(
-        self, reading: Reading, meter_id: str, old: Meter, bases: dict[str, Base]
-    ) -> Reading:
-        """The same bytes judged again as the new meter's; a good register becomes its base."""
-        base = bases.get(reading.point)
-        kind = quantity(reading.point).kind
-        verdict = Verdict.OK
-        flags: tuple[str, ...] = ()
-        if reading.value is not None:
-            new = Candidate(
-                point=reading.point,
-                kind=kind,
-                unit=reading.unit,
-                value=reading.value,
-                time_ms=reading.time_ms,
-                multiplier=reading.multiplier,
-                capacity_kw=old.capacity_kw,
-                count=Decimal(1).scaleb(int(reading.value.as_tuple().exponent)),
-                # What fitted the device's register once fits it now.
-                limit=None if old.profile is None else NO_LIMIT,
-                applied=ONE if old.profile is None else None,
-            )
-            found = judge(self._rules, new, base)
-            verdict, flags = found.verdict, found.flags
-            if kind == "register" and verdict is Verdict.OK:
-                bases[reading.point] = Base(reading.value, reading.time_ms)
-        return replace(reading, meter=meter_id, verdict=verdict, flags=flags, source=Source.DERIVED)
+        declared = await self.declarations.exchange(exchange)
+        return declared.meter, declared.withdrawn

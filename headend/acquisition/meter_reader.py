@@ -18,6 +18,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Protocol
 
+from headend.acquisition.rejudge import rollover_event
 from headend.bus import Priority
 from headend.domain.clock import Clock, iso
 from headend.domain.due import DueKey
@@ -33,7 +34,7 @@ from headend.domain.errors import (
 )
 from headend.domain.meter import Event, Meter
 from headend.domain.reading import Reading, Side, Source, Status, Verdict
-from headend.drivers import PointResult
+from headend.drivers import Doubt, PointResult
 from headend.journal import Birth, Journal
 from headend.vee import Base, Candidate, Judgement, RuleSet, judge
 from protocols.quantities import quantity
@@ -93,12 +94,16 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What came of one wanted point. `reading` None = nothing was born, `reason` says why."""
+    """What came of one wanted point. `reading` None = nothing was born, `reason` says why.
+
+    `events`: what it told (a rollover), to be born with it.
+    """
 
     wanted: Wanted
     result: PointResult | None
     reading: Reading | None
     reason: str | None = None
+    events: tuple[Event, ...] = ()
 
     @property
     def settled(self) -> bool:
@@ -155,6 +160,7 @@ class MeterReader:
         self._clock_offset_s: dict[str, float] = {}
         self._turns: dict[str, asyncio.Lock] = {}
         self._left: set[str] = set()
+        self.doubts: dict[str, Doubt] = {}  # meters whose every value is doubted, and why
 
     def last_good(self, meter: str, point: str) -> Base | None:
         """The last good value of a register, as it shows it, with its instant; at hand."""
@@ -195,6 +201,10 @@ class MeterReader:
         """This meter hangs there now, and its registers began like this."""
         self._left.discard(meter)
         self._rebase(meter, bases)
+
+    def hold(self, held: Mapping[tuple[str, str], Decimal]) -> None:
+        """These registers stay held at their value until somebody decides."""
+        self._anchors.update(held)
 
     def _rebase(self, meter: str, bases: Mapping[str, Base]) -> None:
         for store in (self._bases, self._anchors):
@@ -238,6 +248,10 @@ class MeterReader:
         points = [w.point for w in wanted]
         read = session.read_frozen if frozen else session.read
         results = await read(points, priority=priority, deadline=deadline)
+        doubt = self.doubts.get(meter.id)
+        if doubt is not None:
+            results = [replace(r, doubt=doubt) if r.error is None else r for r in results]
+        known = {point: self._bases.get((meter.id, point)) for point in points}
         taken: list[Taken] = []
         births: list[Birth] = []
         for want, result in zip(wanted, results, strict=True):
@@ -253,12 +267,24 @@ class MeterReader:
                 continue
             outcome = await self._judge(meter, session, want, result, priority, source)
             taken.append(outcome[-1])
-            births.extend(Birth((t.reading,)) for t in outcome if t.reading is not None)
+            births.extend(Birth((t.reading,), t.events) for t in outcome if t.reading is not None)
         if frozen:
             births = _born_together(births)
-        if births:
-            await self._journal.append_many(births)
+        try:
+            if births:
+                await self._journal.append_many(births)
+        except JournalError:
+            self._forget_unkept(meter.id, known)
+            raise
         return taken
+
+    def _forget_unkept(self, meter: str, before: Mapping[str, Base | None]) -> None:
+        """What was not kept is nothing to judge by."""
+        for point, base in before.items():
+            if base is not None:
+                self._bases[meter, point] = base
+            else:
+                self._bases.pop((meter, point), None)
 
     def _doubted(self, meter: Meter, want: Wanted, result: PointResult, source: Source) -> Taken:
         """A value that its own device speaks against: not read again, and nothing is built on it.
@@ -325,7 +351,7 @@ class MeterReader:
         first = self._after_held(meter, result, self._judgement(meter, result))
         one = Taken(want, told, self._reading(meter, want, result, first, source))
         if first.verdict is not Verdict.HELD:
-            return [await self._accept(meter, one, first)]
+            return [self._accept(meter, one, first)]
         log.warning(
             "bus=%s meter=%s point=%s held flags=%s: %s",
             meter.bus, meter.id, want.point, ",".join(first.flags), first.reason,
@@ -340,7 +366,7 @@ class MeterReader:
         if second.verdict is not Verdict.HELD:
             self._anchors.pop((meter.id, want.point), None)
             contradicted = _decided(one, Verdict.FAIL, "contradicted")
-            return [one, contradicted, await self._accept(meter, two, second)]
+            return [one, contradicted, self._accept(meter, two, second)]
         if quantity(want.point).kind == "register":
             await self._confirm(meter, again, second)
             return [one, replace(two, reason="held")]
@@ -384,12 +410,13 @@ class MeterReader:
             },
         )
 
-    async def _accept(self, meter: Meter, taken: Taken, found: Judgement) -> Taken:
+    def _accept(self, meter: Meter, taken: Taken, found: Judgement) -> Taken:
         reading = taken.reading
         assert reading is not None
+        base = self._bases.get((meter.id, reading.point))
         if self._build_on(meter, reading, found) and found.rolled_over:
-            fields = {"meter": meter.id, "point": reading.point, **_wrapped(taken)}
-            await self._journal.append_event(Event("rollover", reading.time_ms, fields))
+            assert base is not None
+            return replace(taken, events=(rollover_event(reading, base, _wrapped(taken)),))
         return taken
 
     def _build_on(self, meter: Meter, reading: Reading, found: Judgement) -> bool:
@@ -518,7 +545,7 @@ def _born_together(births: Sequence[Birth]) -> list[Birth]:
     for birth in births:
         last = together[-1] if together else None
         if last is not None and last.readings[-1].time_ms == birth.readings[0].time_ms:
-            together[-1] = Birth(last.readings + birth.readings)
+            together[-1] = Birth(last.readings + birth.readings, last.events + birth.events)
         else:
             together.append(birth)
     return together

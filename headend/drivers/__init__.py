@@ -2,10 +2,11 @@
 
 from headend.drivers.dlt645 import Dlt645Session
 from headend.drivers.modbus import ModbusSession, transaction_ids
-from headend.drivers.result import Footing, PointResult, error_code, reading_json
+from headend.drivers.result import Doubt, Footing, PointResult, error_code, reading_json
 
 __all__ = [
     "Dlt645Session",
+    "Doubt",
     "Footing",
     "ModbusSession",
     "PointResult",

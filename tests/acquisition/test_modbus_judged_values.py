@@ -183,7 +183,9 @@ async def test_a_counter_wraps_at_its_own_limit_and_says_so(tmp_path: Path) -> N
         await made.one(IMPORT, "42949.60000")
         rolled = await made.one(IMPORT, "3.10000")
         assert (rolled.verdict, rolled.flags) == (Verdict.OK, ("rollover",))
-        assert made.events("rollover") == [{"meter": "M-1", "point": IMPORT, "limit": limit}]
+        (told,) = made.events("rollover")
+        assert (told["meter"], told["point"], told["limit"]) == ("M-1", IMPORT, limit)
+        assert (told["before"], told["after"]) == ("42949.60000", "3.10000")
         # halfway down is no wrap
         assert (await made.one(IMPORT, "1.00000")).flags == ("backward",)
 
