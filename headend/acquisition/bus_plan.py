@@ -73,6 +73,7 @@ class PlannedRead:
     asks: tuple[Ask, ...]
     needs_s: float
     retries_s: float
+    pace: LinePace
 
     @property
     def within_s(self) -> float:
@@ -169,7 +170,9 @@ def plan_bus(
                     asks = tuple(replace(ask, times=1) for ask in asks)
                 needs_s, retries_s = pace.needs_s(asks), pace.retries_s(asks)
                 entry_now = change(entry)
-                found.append(PlannedRead(meter.id, meter.plan, entry_now, asks, needs_s, retries_s))
+                found.append(
+                    PlannedRead(meter.id, meter.plan, entry_now, asks, needs_s, retries_s, pace)
+                )
         return found
 
     reads = reads_on(meters, line)
@@ -242,6 +245,9 @@ def _read_json(read: PlannedRead) -> dict[str, Any]:
                 "request_bytes": ask.request_bytes,
                 "reply_bytes": ask.reply_bytes + ask.reply_wakeup,
                 "times": ask.times,
+                "takes_s": seconds(read.pace.ask_s(ask)),
+                "points": list(ask.points),
+                "unused": ask.unused,
             }
             for ask in read.asks
         ],

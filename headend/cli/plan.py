@@ -24,6 +24,8 @@ _WORDS = {
         "meters_max": "{value} meters on this bus",
         "meter": "meter", "plan": "plan", "when": "when", "requests": "requests", "bytes": "bytes",
         "time": "time", "daily": "daily {at}", "each": "every {every} s", "twice": "twice",
+        "blocks": "Modbus requests", "function": "function", "registers": "registers",
+        "unused": "unused", "points": "points",
     },
     "zh": {
         "bus": "总线", "meters": "电表", "cycle": "周期", "needs": "所需", "share": "占用",
@@ -36,6 +38,8 @@ _WORDS = {
         "meters_max": "本总线至多 {value} 块表",
         "meter": "电表", "plan": "方案", "when": "时间", "requests": "请求", "bytes": "字节",
         "time": "用时", "daily": "每日 {at}", "each": "每 {every} 秒", "twice": "两次",
+        "blocks": "Modbus 请求", "function": "功能码", "registers": "寄存器",
+        "unused": "未用", "points": "点",
     },
 }  # fmt: skip
 
@@ -133,6 +137,32 @@ def _requests(plan: BusPlan, words: dict[str, str]) -> None:
         for read in plan.reads
     ]
     print(table(head, rows, right=frozenset({4, 5})))
+    _blocks(plan, words)
+
+
+def _blocks(plan: BusPlan, words: dict[str, str]) -> None:
+    """What each Modbus request reads, and what it costs; nothing where there is none."""
+    rows = []
+    for read in plan.reads:
+        for ask in read.asks:
+            if not ask.points:
+                continue
+            function, address, count = ask.what.split(":")
+            last = int(address) + int(count) - 1
+            rows.append(
+                (
+                    read.meter,
+                    function,
+                    f"{address}..{last}",
+                    str(ask.unused),
+                    f"{read.pace.ask_s(ask) * 1000:.0f} ms",
+                    " ".join(ask.points),
+                )
+            )
+    if rows:
+        keys = ("meter", "function", "registers", "unused", "time", "points")
+        print(f"\n{words['blocks']}")
+        print(table(tuple(words[key] for key in keys), rows, right=frozenset({1, 3, 4})))
 
 
 def _when(read: PlannedRead, words: dict[str, str]) -> str:

@@ -100,3 +100,15 @@ def test_an_unknown_bus_is_a_usage_error(tmp_path, capsys):
     path = configuration(tmp_path, meters=1)
     assert main(["plan", "--config", path, "--bus", "lime"]) == 2
     assert "there is no bus lime" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("lang", "word"), [("en", "Modbus requests"), ("zh", "Modbus 请求")])
+def test_modbus_requests_are_shown_with_their_points_and_their_cost(lang, word, capsys):
+    config = str(ROOT / "config" / "modbus.yaml")
+    assert main(["plan", "--config", config, "--reads", "--lang", lang]) == 0
+    text = capsys.readouterr().out
+    assert word in text
+    (row,) = [line.split() for line in text.splitlines() if " 0..53 " in line]
+    assert row[:4] == ["C-2", "4", "0..53", "50"]
+    assert row[-2:] == ["voltage_a", "active_power_total"]
+    assert int(row[4]) > 200  # ms at 9600 baud, with what the meter thinks
