@@ -5,7 +5,7 @@ Any reading, on-demand too, is journalled and settles the open due point it fits
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
@@ -13,6 +13,7 @@ from headend.acquisition.adoption import Adopted, Adoption
 from headend.acquisition.changeover import Changeover
 from headend.acquisition.declarations import Declarations, bases_by_events
 from headend.acquisition.meter_reader import Due, MeterReader, MeterSession, Taken, Wanted
+from headend.acquisition.overtaking import Overtaking
 from headend.acquisition.plans import ReadPlan
 from headend.acquisition.poller import Carried, Poller
 from headend.acquisition.registry import Registry
@@ -33,7 +34,8 @@ class Engine:
     """Owner of the registry, the meter reader and the pollers.
 
     `plans` is looked into anew each time; a changeover changes it, and the registry, in place.
-    `changing` is held by whatever changes which meters are in force.
+    `changing` is held by whatever changes which meters are in force. `held_back`: buses that are
+    not polled though something is due there; changed in place, see `hold_back`.
     """
 
     def __init__(
@@ -59,10 +61,13 @@ class Engine:
         self._rules = rules
         self._settled = settled
         self._not_before_ms = not_before_ms
+        self.open_session = open_session
         self.changing = asyncio.Lock()
+        self.held_back: frozenset[str] = frozenset()
+        self._overtaking = Overtaking()
         self._reader = MeterReader(
             journal,
-            open_session,
+            self._overtaking.sessions(open_session),
             clock=clock,
             rules=rules,
             bases=bases_by_events(bases, registry.lives, registry.all()),
@@ -89,7 +94,17 @@ class Engine:
             already_settled=self._settled.__contains__,
             not_before_ms=self._not_before_ms,
             plan_first=plan_first,
+            held_back=lambda: bus in self.held_back,
         )
+
+    def hold_back(self, buses: Collection[str]) -> None:
+        """Poll every bus but these from now on. What falls due there ends as `overload`.
+
+        Somebody who asks for a meter there is answered as ever, and that settles what it fits.
+        """
+        self.held_back = frozenset(buses)
+        for poller in self.pollers.values():
+            poller.look_again()
 
     def begin(self, settled: frozenset[DueKey], not_before_ms: int) -> None:
         """The time is known: plan from now on, but for what is settled. Before pollers run."""
@@ -104,6 +119,14 @@ class Engine:
             self._journal, self._registry, self._plans, self._reader, self._zone, boot, at_elapsed
         )
         return await adoption.run(self._clock.now_ms())
+
+    def clock_known(self, meter_id: str, offset_s: float) -> None:
+        """How far off a meter's clock is: what it stamps is judged by that."""
+        self._reader.know_clock(meter_id, offset_s)
+
+    def clock_jumped(self, event: Event) -> None:
+        """A meter's clock was set (`clock_jump`): what it stamped around that is marked."""
+        self._reader.jumps.add(event)
 
     def turn(self, meter_id: str) -> asyncio.Lock:
         """Held while a meter is read."""
@@ -164,13 +187,14 @@ class Engine:
         poller = self.pollers[meter.bus]
         now_ms = self._clock.now_ms()
         wanted = [Wanted(point, self._fit(poller, meter, point, now_ms)) for point in points]
-        taken = await self._reader.read(
-            meter,
-            wanted,
-            priority=Priority.ON_DEMAND,
-            deadline=self._clock.monotonic() + timeout_s,
-            source=Source.ON_DEMAND,
-        )
+        with self._overtaking.ahead(meter.id):
+            taken = await self._reader.read(
+                meter,
+                wanted,
+                priority=Priority.ON_DEMAND,
+                deadline=self._clock.monotonic() + timeout_s,
+                source=Source.ON_DEMAND,
+            )
         for outcome in taken:
             if outcome.settled and outcome.wanted.due is not None:
                 key = DueKey(meter.id, outcome.wanted.point, outcome.wanted.due.due_ms)

@@ -5,6 +5,10 @@ was read, the older one is counted as `overrun` and skipped, never piled up. A j
 tried again with back-off for as long as its instant can still be served. Where a round does not fit
 into its interval, the meter that has waited longest goes first: none is left out for good.
 
+What is read for the first time goes before what has failed, so a noisy meter costs the others
+nothing they need; but where first tries never end, what has failed still has a fifth of the time
+(`RETRY_PATIENCE`), the one that has waited longest first.
+
 When meters or plans change, what is known of a meter's work is carried over: a line that stays is
 neither read again nor left out, and an instant that waits is still served.
 """
@@ -17,9 +21,10 @@ from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
 
 from headend.acquisition.meter_reader import Due, MeterReader, Taken, Wanted, failed_keys
+from headend.acquisition.overtaking import was_overtaken
 from headend.acquisition.plans import PlanEntry, ReadPlan, instants
 from headend.acquisition.registry import Registry
-from headend.bus import Priority
+from headend.bus import Priority, Shares
 from headend.domain.clock import Clock
 from headend.domain.due import DueKey
 from headend.domain.errors import JournalFull
@@ -33,8 +38,10 @@ RETRY_FIRST_MS = 5_000
 RETRY_MAX_MS = 300_000
 FREEZE_SERVED_MS = DAY_MS  # a daily freeze can be fetched until the next one is taken
 WAIT_MAX_S = 30.0
+RETRY_PATIENCE = 4.0  # a retry waits so many times as long as the one before it took
 CLOCK_BACK_MS = 10_000  # a clock that goes back by more was set
 NO_ROOM = "no_room"
+OVERLOAD = "overload"  # the bus's plan does not fit and is not polled
 
 
 @dataclass(slots=True)
@@ -47,6 +54,7 @@ class Job:
     points: list[str]
     not_before_ms: int
     tries: int = 0
+    told: bool = False  # that its bus is held back
 
     @property
     def serves_until_ms(self) -> int:
@@ -83,7 +91,8 @@ class Poller:
     """One supervised task a bus: `run`.
 
     `plan_first`: its first run begins with every meter of the bus. Otherwise it begins with what
-    it takes over.
+    it takes over. While `held_back` says so nothing is read: what falls due waits as long as its
+    instant could be served, for whoever else reads it, and ends as `overload`.
     """
 
     def __init__(
@@ -99,6 +108,7 @@ class Poller:
         already_settled: Callable[[DueKey], bool] = lambda _key: False,
         not_before_ms: int = 0,
         plan_first: bool = True,
+        held_back: Callable[[], bool] = lambda: False,
     ) -> None:
         self.bus = bus
         self.counts = PollerCounts()
@@ -114,7 +124,11 @@ class Poller:
         # due_ms, order on the bus, meter, index of the entry in its plan, entry
         self._upcoming: list[tuple[int, int, str, int, PlanEntry]] = []
         self._plan_first = plan_first
+        self._held_back = held_back
+        self._retries_wait = False
         self._now_ms = 0  # the latest time seen
+        # The bus's time between first tries (False) and retries (True).
+        self._shares = Shares[bool]({True: RETRY_PATIENCE})
         self._served: dict[str, int] = {}  # meter: the number of the job that was its last
         self._wake = asyncio.Event()
         self._may_go_on = asyncio.Event()
@@ -146,6 +160,10 @@ class Poller:
         self._may_go_on.clear()
         self._wake.set()
         await self._at_rest.wait()
+
+    def look_again(self) -> None:
+        """Whether the bus is held back may have changed."""
+        self._wake.set()
 
     def go_on(self) -> None:
         """The rest is over."""
@@ -222,6 +240,10 @@ class Poller:
     async def _step(self) -> None:
         """Read the meter that is next, or wait for one."""
         await self._release()
+        if self._held_back():
+            await self._tell_held_back()
+            await self._wait()
+            return
         job = self._next_job()
         if job is None:
             await self._wait()
@@ -234,6 +256,14 @@ class Poller:
             job.tries += 1
             refused = [(DueKey(job.meter, point, job.due_ms), NO_ROOM) for point in job.points]
             await self._journal.due_failed_many(refused)
+
+    async def _tell_held_back(self) -> None:
+        waiting = [job for job in self._ready.values() if not job.told]
+        for job in waiting:
+            job.told = True
+        await self._journal.due_failed_many(
+            [(DueKey(j.meter, p, j.due_ms), OVERLOAD) for j in waiting for p in j.points]
+        )
 
     # -- planning
 
@@ -276,7 +306,7 @@ class Poller:
             old = self._ready.pop((meter_id, index), None)
             if old is not None:
                 self.counts.overruns += len(old.points)
-                if not old.tries:  # else why it failed is known, and better
+                if not (old.tries or old.told):  # else why it failed is known, and better
                     failed += [(DueKey(meter_id, p, old.due_ms), "overrun") for p in old.points]
             if points:
                 self._ready[meter_id, index] = Job(meter_id, entry, due_ms, points, due_ms)
@@ -284,7 +314,7 @@ class Poller:
             if job.serves_until_ms < now_ms:
                 del self._ready[slot]
                 self.counts.overruns += len(job.points)
-                if not job.tries:
+                if not (job.tries or job.told):
                     failed += [(DueKey(job.meter, p, job.due_ms), "overrun") for p in job.points]
         await self._journal.due_failed_many(failed)
 
@@ -299,17 +329,24 @@ class Poller:
 
     def _next_job(self) -> Job | None:
         now_ms = self._clock.now_ms()
-        ready = [job for job in self._ready.values() if job.not_before_ms <= now_ms]
         served = self._served
-        return min(
-            ready,
-            key=lambda job: (job.tries > 0, job.due_ms, served.get(job.meter, 0)),
-            default=None,
-        )
+        first: list[Job] = []
+        again: list[Job] = []
+        for job in self._ready.values():
+            if job.not_before_ms <= now_ms:
+                (again if job.tries else first).append(job)
+        self._retries_wait = bool(again)
+        if again and (not first or self._shares.owed(True) >= 1):  # noqa: FBT003 - a key
+            return min(again, key=lambda job: (served.get(job.meter, 0), job.due_ms))
+        return min(first, key=lambda job: (job.due_ms, served.get(job.meter, 0)), default=None)
 
     async def _wait(self) -> None:
         now_ms = self._clock.now_ms()
-        moments = [job.not_before_ms for job in self._ready.values()]
+        is_held = self._held_back()
+        moments = [
+            job.serves_until_ms + 1 if is_held else job.not_before_ms
+            for job in self._ready.values()
+        ]
         moments += [self._upcoming[0][0]] if self._upcoming else []
         wait_s = min(WAIT_MAX_S, max(0.001, (min(moments) - now_ms) / 1000)) if moments else None
         self._wake.clear()
@@ -330,6 +367,7 @@ class Poller:
         self.counts.retries += job.tries > 0
         wanted = [Wanted(point, job.due()) for point in job.points]
         last_ms = job.serves_until_ms - self._clock.now_ms()
+        is_retry, began_s = job.tries > 0, self._clock.monotonic()
         taken = await self._reader.read(
             meter,
             wanted,
@@ -337,10 +375,15 @@ class Poller:
             frozen=job.entry.source == "freeze",
             deadline=self._clock.monotonic() + max(0, last_ms) / 1000,
         )
+        took_s = self._clock.monotonic() - began_s
+        self._shares.used(is_retry, took_s, (True,) if self._retries_wait else ())
         await self._after(meter, job, taken)
 
     async def _after(self, meter: Meter, job: Job, taken: Sequence[Taken]) -> None:
         failed = failed_keys(meter, taken)
+        if was_overtaken(taken) and failed:
+            job.points = [key.point for key, _reason in failed]
+            return  # somebody else's read came first: at once again, and nothing has failed
         job.tries += 1
         job.points = [key.point for key, _reason in failed]
         slot = next((slot for slot, waiting in self._ready.items() if waiting is job), None)

@@ -7,6 +7,7 @@ from headend.bus.bus import Bus
 from headend.bus.latency import BOUNDS_S, LatencyCounts
 from headend.bus.request import BusPort, BusRequest, Late, Priority
 from headend.bus.settings import BusSettings
+from headend.bus.shares import Shares
 from headend.bus.statistics import BusState, BusStatistics, DeviceStatistics
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "Late",
     "LatencyCounts",
     "Priority",
+    "Shares",
 ]
