@@ -63,6 +63,7 @@ COMMANDS = (
     Command("plan", "plan", "whether every bus can read what its plans ask for"),
     Command("frame", "frame", "explain frames byte by byte"),
     Command("read", "read", "read points of one meter now"),
+    Command("modbus", "modbus", "put a Modbus device into service: what is wrong, a profile begun"),
     Command("simulate", "simulate", "a simulated meter on a pty or a TCP port"),
     Command("readings", "readings", "what the journal holds"),
     Command("due", "due", "what was due on a day and what became of it"),
