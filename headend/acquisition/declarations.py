@@ -24,13 +24,18 @@ from headend.domain import alarms
 from headend.domain.clock import Clock, iso
 from headend.domain.errors import ConfigError
 from headend.domain.lives import (
+    ACCEPTED,
     ADDRESS,
     AREA,
+    CHANGED,
     DECLARED,
     EXCHANGE,
+    FIRST,
+    NUMBER,
     RATIO,
     RESET,
     ROLLOVER,
+    TAKEN_BACK,
     Lives,
     Place,
     id_of,
@@ -95,6 +100,7 @@ class Declarations:
             self._check_registers(old, {"old_final": exchange.old_final})
             self._check_registers(old, {"new_initial": exchange.new_initial})
             self._check_not_below(old, exchange.old_final, exchange.at_ms, "old_final")
+            self._check_numbers(old, exchange.at_ms)
             whole = replace(
                 exchange,
                 service_point=old.service_point,
@@ -218,6 +224,32 @@ class Declarations:
             fields = self._fields(meter, by, reason) | {"area_before": was, "area": area}
             return await self._apply(Event(AREA, at_ms, fields), meter)
 
+    async def number(
+        self, meter_id: str, at_ms: int, *, number: str, by: str, reason: str
+    ) -> Declared:
+        """It is the same meter, though it shows another number: what was held of it is let go."""
+        async with self.changing:
+            meter, place = self._hung(meter_id, at_ms)
+            known = place.numbered(meter_id)
+            if known is not None and known.number == number and known.doubted_since_ms is None:
+                msg = f"{meter_id} is known by the number {number} already"
+                raise ConfigError(msg)
+            fields = self._fields(meter, by, reason) | {
+                "number": number,
+                "number_before": None if known is None else known.number,
+                "state": ACCEPTED,
+            }
+            from_ms = None if known is None else known.doubted_since_ms
+            return await self._apply(Event(NUMBER, at_ms, fields), meter, from_ms=from_ms)
+
+    async def saw_number(self, event: Event, meter: Meter) -> Declared:
+        """What a meter said of itself (`identity_watch`), an event of kind `meter_number`."""
+        async with self.changing:
+            place = self.registry.lives.place(meter.service_point, meter.id)
+            known = place.numbered(meter.id)
+            from_ms = None if known is None else known.doubted_since_ms
+            return await self._apply(event, meter, from_ms=from_ms)
+
     async def take_back(self, event_id: str, *, by: str, reason: str) -> Declared:
         """A declaration was wrong: everything is as if it had not been made, and says so."""
         async with self.changing:
@@ -323,6 +355,18 @@ class Declarations:
                 )
                 raise ConfigError(msg, hint="if it has begun anew, declare that first: rollover")
 
+    def _check_numbers(self, old: Meter, at_ms: int) -> None:
+        """An exchange lies where the number that was read of the meter allows it."""
+        known = self.registry.lives.place(old.service_point, old.id).numbered(old.id)
+        if known is None or known.doubted_since_ms is None:
+            return
+        if not known.doubted_since_ms <= at_ms <= known.at_ms:
+            msg = (
+                f"{old.id} showed its number {known.number} at {iso(known.doubted_since_ms)} and "
+                f"{known.found} at {iso(known.at_ms)}: the exchange lies between"
+            )
+            raise ConfigError(msg, hint="correct --at")
+
     # -- into the journal, and into force
 
     def _now(self) -> str:
@@ -337,8 +381,12 @@ class Declarations:
             "declared_at": self._now(),
         }
 
-    async def _apply(self, event: Event, meter: Meter) -> Declared:
-        """Journal, then registry, reader and pollers. `meter` is in force, or was."""
+    async def _apply(self, event: Event, meter: Meter, from_ms: int | None = None) -> Declared:
+        """Journal, then registry, reader and pollers. `meter` is in force, or was.
+
+        `from_ms`: from when on readings may be concerned; None = since the event.
+        """
+        since_ms = event.at_ms if from_ms is None else min(from_ms, event.at_ms)
         told = await self.journal.meter_events()
         then = self.registry.with_events([*told, event])
         before = self.registry.lives.place(meter.service_point, meter.id)
@@ -349,19 +397,20 @@ class Declarations:
 
         def make_rule() -> Rejudge:
             nonlocal rule
-            rule = Rejudge(before, after, self._means(meter, event.at_ms))
+            rule = Rejudge(before, after, self._means(meter, since_ms))
             return rule
 
-        events = [event, *await self._cleared(meters)]
+        cleared = await self._cleared(meters) if _moves_readings(event) else []
+        events = [event, *cleared]
         change = Rewrite(
             events,
             meter.service_point,
             meters,
-            event.at_ms,
-            None if event.kind == AREA else make_rule,
+            since_ms,
+            make_rule if _moves_readings(event) else None,
             owners=_spans(after, event) if _moves_meters(event) else (),
             areas=_areas(after, event) if _moves_areas(event) else (),
-            revive=event.kind not in DECLARED,
+            revive=event.kind == TAKEN_BACK,
         )
         async with AsyncExitStack() as turns:
             for name in sorted(meters):
@@ -369,6 +418,7 @@ class Declarations:
             done = await self.journal.rewrite(change)
             self.registry.become(then)
             await self._rebase(meters, after, rule)
+            await self._tell_held(cleared, rule)
         now = self._told(event, meter, hung, done)
         return Declared(event, now, done.withdrawn, done.born)
 
@@ -388,6 +438,15 @@ class Declarations:
             for one in alarms.standing(told)
             if one.name == REGISTER_HELD and one.fields.get("meter") in meters
         ]
+
+    async def _tell_held(self, cleared: Sequence[Event], rule: Rejudge | None) -> None:
+        """A register that is still not believable is still asked about."""
+        for event in cleared:
+            key = (str(event.fields["meter"]), str(event.fields["point"]))
+            if rule is not None and key in rule.held:
+                fields = {k: v for k, v in event.fields.items() if k != "ended_by"}
+                again = Event(alarms.RAISED, self.clock.now_ms(), fields)
+                await self.journal.append_event(again)
 
     async def _rebase(self, meters: frozenset[str], place: Place, rule: Rejudge | None) -> None:
         """What the next values of these meters are judged by."""
@@ -448,6 +507,11 @@ def bases_by_events(
             starts = newer_starts(place, meter.id, own)
             found |= {(meter.id, point): base for point, base in starts.items()}
     return found
+
+
+def _moves_readings(event: Event) -> bool:
+    first_look = event.kind == NUMBER and event.fields["state"] in (FIRST, CHANGED)
+    return event.kind != AREA and not first_look
 
 
 def _moves_meters(event: Event) -> bool:

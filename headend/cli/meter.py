@@ -2,13 +2,11 @@
 
 import argparse
 import getpass
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
+from headend.cli import meter_events
 from headend.cli.daemon_client import ask_daemon
 from headend.cli.output import add_config, add_json, print_json
-from headend.domain.clock import from_iso
-from headend.domain.errors import ConfigError
 
 EXAMPLE = """example:
   headend meter exchange --config headend.yaml --old M-0001 --new M-0001B \\
@@ -50,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
     exchange.add_argument("--by", default=getpass.getuser(), help="who did it (default: you)")
     exchange.add_argument("--reason", required=True, help="why")
+    meter_events.add_arguments(what)
     forget = what.add_parser(
         "forget",
         help="forget what a meter has shown that it lacks; it is asked for everything again",
@@ -66,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
     from headend.config import load_config  # noqa: PLC0415 - the parser must not pay for it
 
     config = load_config(Path(args.config))
+    if args.what in meter_events.ACTIONS:
+        return meter_events.run(args, config)
     return (_forget if args.what == "forget" else _exchange)(args, config.socket_path)
 
 
@@ -81,15 +82,14 @@ def _forget(args: argparse.Namespace, socket: Path) -> int:
 
 
 def _exchange(args: argparse.Namespace, socket: Path) -> int:
-    _instant(args.at)
     request = {
         "command": "meter_exchange",
-        "at": args.at,
+        "at": meter_events.checked_instant(args.at),
         "old_meter": args.old,
         "new_meter": args.new,
         "new_address": args.new_address,
-        "old_final": _registers(args.old_final),
-        "new_initial": _registers(args.new_initial),
+        "old_final": meter_events.register_values(args.old_final),
+        "new_initial": meter_events.register_values(args.new_initial),
         "by": args.by,
         "reason": args.reason,
     }
@@ -97,32 +97,9 @@ def _exchange(args: argparse.Namespace, socket: Path) -> int:
     if args.json:
         print_json(
             {"schema": "meter_exchange/1"}
-            | {key: answer[key] for key in ("meter", "service_point", "readings")}
+            | {key: answer[key] for key in ("event_id", "meter", "service_point", "readings")}
         )
     else:
         print(f"{args.old} -> {answer['meter']} at {answer['service_point']}, {args.at}")
         print(f"readings withdrawn or moved to the new meter: {answer['readings']}")
     return 0
-
-
-def _instant(text: str) -> None:
-    try:
-        from_iso(text)
-    except ValueError:
-        msg = f"--at {text} is not a time with an offset"
-        raise ConfigError(msg, hint="for example 2026-11-25T10:30:00+08:00") from None
-
-
-def _registers(pairs: list[str]) -> dict[str, str]:
-    found = {}
-    for pair in pairs:
-        point, _, value = pair.partition("=")
-        try:
-            number = Decimal(value)
-        except InvalidOperation:
-            number = Decimal("NaN")
-        if not number.is_finite() or number < 0:
-            msg = f"{pair} is not POINT=VALUE"
-            raise ConfigError(msg, hint="for example active_import_total=12345.67")
-        found[point] = value
-    return found

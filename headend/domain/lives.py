@@ -33,8 +33,10 @@ DECLARED = (EXCHANGE, RATIO, ROLLOVER, RESET, ADDRESS, AREA)  # what a person ma
 
 BEFORE_EVERYTHING_MS = -(2**62)
 
-# What the device that answered said of itself, in an event of kind `meter_number`.
-FIRST, CHANGED, SAME = "first", "changed", "same"
+# What an event of kind `meter_number` says of the number that a meter shows of itself: it was read
+# for the first time; another one was read, so another meter may hang there; the known one is back;
+# a person says that the meter is the same.
+FIRST, CHANGED, SAME, ACCEPTED = "first", "changed", "same", "accepted"
 
 
 def id_of(event: Event) -> str:
@@ -60,6 +62,17 @@ class Ratio(NamedTuple):
     def multiplier(self) -> Decimal:
         """What a secondary value is multiplied by."""
         return self.ct * self.pt
+
+
+class Numbered(NamedTuple):
+    """What is known of a meter's own number. `doubted_since_ms`: None, or the last instant at which
+    it was this one: another meter may have answered since then.
+    """
+
+    number: str
+    found: str
+    doubted_since_ms: int | None
+    at_ms: int
 
 
 class Start(NamedTuple):
@@ -154,6 +167,18 @@ class Place:
             if value is not None:
                 found = Start(event.at_ms, value)
         return found
+
+    def numbered(self, meter: str) -> Numbered | None:
+        """The number that a meter is known by; None when it was never read."""
+        for event in reversed(self.events):
+            fields = event.fields
+            if event.kind != NUMBER or fields.get("meter") != meter:
+                continue
+            if fields["state"] != CHANGED:
+                return Numbered(fields["number"], fields["number"], None, event.at_ms)
+            since_ms = from_iso(fields["since"])
+            return Numbered(fields["number_before"], fields["number"], since_ms, event.at_ms)
+        return None
 
     def declared_rollover(
         self, meter: str, point: str, after_ms: int, until_ms: int
