@@ -193,6 +193,10 @@ class FillBench:
             found = [line for day in reader.due_days() for line in reader.due_lines(day)]
         return [line for line in found if point in (None, line.key.point)]
 
+    async def written(self) -> None:
+        """Reasons ride along with others: wait until they are in the file."""
+        await self.journal.last_frozen_day()
+
     async def gap_events(self) -> list[Event]:
         return await self.journal.meter_events((GAP_EVENT,))
 
