@@ -74,7 +74,7 @@ COMMANDS = (
     Command("clock", "clock", "meters' clocks: how far off, and set where control allows it"),
     Command("backup", "backup", "a copy of the journal while the daemon runs"),
     Command("restore", "restore", "bring a copy of the journal back"),
-    Command("meter", "meter", "declare dated meter events, such as an exchange"),
+    Command("meter", "meter", "dated events of a meter, and what it was found to lack"),
     Command("billing", "billing", "the consumer side of the feed"),
     Command("vee", "vee", "run a file of validation cases"),
 )

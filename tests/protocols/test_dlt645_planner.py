@@ -1,10 +1,13 @@
 """Reads planned as blocks and single items, and what a meter teaches by refusing."""
 
 import itertools
+import json
 from decimal import Decimal
+from pathlib import Path
 from random import Random
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from protocols.dlt645.catalogue import FREEZE_TIME, live_points
 from protocols.dlt645.items import decode
@@ -15,6 +18,11 @@ from protocols.dlt645.planner import Line, Plan, plan_frozen, plan_requests
 from protocols.dlt645.profile import GENERIC, MeterProfile, profile_from
 from protocols.errors import ErrorReply, LocalProtocolError
 
+SHAPE = Draft202012Validator(
+    json.loads(
+        (Path(__file__).parents[2] / "docs" / "schemas" / "dlt645_learned.schema.json").read_text()
+    )
+)
 PHASES = ["voltage_a", "voltage_b", "voltage_c"]
 OLD = profile_from({"id": "o", "device": "o", "protocol": "dlt645-1997"}, name="o")
 
@@ -206,6 +214,20 @@ def test_what_was_learned_is_kept_and_read_again() -> None:
     assert learned.tariffs == 4
     assert Learned.from_json(learned.to_json()) == learned
     assert learned.to_json()["schema"] == SCHEMA
+    SHAPE.validate(learned.to_json())
+
+
+def test_what_is_known_already_changes_nothing() -> None:
+    """The very same value: whoever keeps it sees at once that there is nothing to write."""
+    learned = NOTHING_LEARNED
+    for _ in range(2):
+        learned = learned.after_refusal("02010100", refused("no_data"))
+    learned = learned.after_reply("0001FF00", 12)
+    assert learned.after_refusal("02010100", refused("no_data")) is learned
+    assert learned.after_refusal("00010000", refused("password")) is learned
+    assert learned.after_reply("0001FF00", 12) is learned
+    assert learned.after_reply("00010000", 4) is learned
+    assert learned.after_reply("02010100", 2) != learned
 
 
 @pytest.mark.parametrize(
@@ -220,6 +242,7 @@ def test_what_was_learned_is_kept_and_read_again() -> None:
     ],
 )  # fmt: skip
 def test_a_state_that_was_not_kept_is_refused(tree: dict[str, object]) -> None:
+    assert not SHAPE.is_valid(tree)
     with pytest.raises(LocalProtocolError) as caught:
         Learned.from_json(tree)
     assert caught.value.code == "bad_state"
@@ -230,6 +253,7 @@ def test_what_is_learned_is_bounded() -> None:
     for number in range(700):
         learned = learned.after_refusal(f"{number:08X}", refused("no_data"))
     assert len(learned.refusals) == 512
+    SHAPE.validate(learned.to_json())
     assert Learned.from_json(learned.to_json()) == learned
 
 
