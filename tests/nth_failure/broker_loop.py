@@ -189,7 +189,7 @@ async def _live(loop: VirtualTimeLoop, way: Way, n: int, folder: Path, broker: s
         findings.append("records wait for a receipt and none comes")
     if died:
         findings.append(f"tasks died: {died}")
-    return Run(n, nth.hits, due, findings)
+    return Run(n, nth.asked, nth.hits, due, findings)
 
 
 @contextlib.asynccontextmanager

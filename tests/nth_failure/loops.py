@@ -2,12 +2,12 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from tests.nth_failure import broker_loop, serial_loop
-from tests.nth_failure.nth import Loop, Run, until_untouched
+from tests.nth_failure.nth import Loop, Run, for_a_few, until_untouched
 
 # In memory where there is any: hundreds of journals are made.
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
@@ -17,8 +17,8 @@ KINDS: dict[str, Callable[[int, Path], Run]] = {
 }
 
 
-def loop_over(kind: str, numbers: Iterator[int]) -> Loop:
-    """The loop of a kind, until a run passes untouched."""
+def loop_over(kind: str, *, every: bool) -> Loop:
+    """The loop of a kind: every n until a run passes untouched, or a few of them."""
 
     def run(n: int) -> Run:
         folder = Path(tempfile.mkdtemp(prefix="headend-nth-", dir=MEMORY))
@@ -27,4 +27,4 @@ def loop_over(kind: str, numbers: Iterator[int]) -> Loop:
         finally:
             shutil.rmtree(folder)
 
-    return until_untouched(kind, run, numbers)
+    return (until_untouched if every else for_a_few)(kind, run)

@@ -1,8 +1,9 @@
 """The n-th of something fails: the counting, the loop over n, and a wait for the outside world."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 
 N_MAX = 2000  # a loop that never runs dry is a fault of the loop
 
@@ -29,9 +30,13 @@ class Nth:
 
 @dataclass
 class Run:
-    """What one run showed. `due`: how many points its due lists hold."""
+    """What one run showed. `asked`: its steps that could have failed, `hits`: those that did.
+
+    `due`: how many points its due lists hold.
+    """
 
     n: int
+    asked: int
     hits: int
     due: int
     findings: list[str] = field(default_factory=list)
@@ -55,34 +60,35 @@ class Loop:
         )
 
 
-def in_leaps() -> Iterator[int]:
-    """1, 2, 8, 32, .. for who has little time."""
-    yield 1
-    n = 2
-    while True:
-        yield n
-        n *= 4
-
-
-def until_untouched(kind: str, run: Callable[[int], Run], numbers: Iterator[int]) -> Loop:
+def until_untouched(kind: str, run: Callable[[int], Run]) -> Loop:
     """Run for every n until a run passes untouched. That one says what a whole run is."""
-    loop = Loop(kind)
     runs: list[Run] = []
-    for n in numbers:
-        one = run(n)
-        runs.append(one)
-        loop.findings += [f"{kind}, n={n}: {text}" for text in one.findings]
-        if not one.hits:
-            break
-        loop.reached, loop.hits = n, loop.hits + one.hits
+    for n in count(1):
         assert n < N_MAX, f"{kind}: no end at n={n}"
-    loop.runs = len(runs)
-    whole = runs[-1].due
-    loop.findings += [
-        f"{kind}, n={one.n}: {one.due} points were due, and {whole} without a failure"
-        for one in runs
-        if one.due != whole
-    ]
+        runs.append(run(n))
+        if not runs[-1].hits:
+            break
+    return _judged(kind, runs)
+
+
+def for_a_few(kind: str, run: Callable[[int], Run]) -> Loop:
+    """Run untouched, and then for the first and the second n, one in the middle and the last."""
+    whole = run(N_MAX)
+    numbers = sorted({1, 2, whole.asked // 2, whole.asked} - {0})
+    return _judged(kind, [*(run(n) for n in numbers), whole])
+
+
+def _judged(kind: str, runs: list[Run]) -> Loop:
+    """What the runs came to; the last of them was touched by nothing."""
+    whole = runs[-1]
+    loop = Loop(kind, runs=len(runs))
+    for one in runs:
+        if one.hits:
+            loop.reached, loop.hits = one.n, loop.hits + one.hits
+        findings = list(one.findings)
+        if one.due != whole.due:
+            findings.append(f"{one.due} points were due, and {whole.due} without a failure")
+        loop.findings += [f"{kind}, n={one.n}: {text}" for text in findings]
     return loop
 
 

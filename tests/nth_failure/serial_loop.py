@@ -23,7 +23,7 @@ from simulators.schedule import VirtualTimeLoop, run_virtual
 from simulators.serve import PtyServer
 from tests.nth_failure.nth import Nth, Patience, Run
 from tests.nth_failure.truth import check_journal
-from tests.soak.world import EXPORT, IMPORT, Estate, daemon, local_ms
+from tests.soak.world import EXPORT, FIRST_TARIFF, IMPORT, Estate, daemon, local_ms
 
 START, END = "2026-11-25T23:59:40", "2026-11-26T00:07:35"
 BAUD = 9600
@@ -32,7 +32,7 @@ KERNEL_S = 0.2  # real: longer than this no byte is on its way from one end of a
 HANG_UP_EVERY = 23
 PLANS = (
     f"  p: {{daily: {{at: '00:00', points: [{IMPORT}], from: freeze}}, "
-    f"every: [{{minutes: 5, points: [{EXPORT}]}}]}}\n"
+    f"every: [{{minutes: 5, points: [{EXPORT}, {FIRST_TARIFF}]}}]}}\n"
     f"  m: {{every: [{{minutes: 5, points: [{IMPORT}, {EXPORT}]}}]}}"
 )
 
@@ -220,4 +220,4 @@ async def _live(loop: VirtualTimeLoop, way: Way, n: int, folder: Path) -> Run:
     due, findings = check_journal(config.journal_path, ports, until_ms)
     if restarts:
         findings.append(f"tasks died: {restarts}")
-    return Run(n, nth.hits, due, findings)
+    return Run(n, nth.asked, nth.hits, due, findings)

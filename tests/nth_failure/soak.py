@@ -8,7 +8,6 @@ import argparse
 import logging
 import sys
 import time
-from itertools import count
 
 from tests.nth_failure.loops import KINDS, loop_over
 
@@ -22,7 +21,7 @@ def main() -> int:
     findings = 0
     for kind in args.kind or KINDS:
         begun = time.monotonic()
-        loop = loop_over(kind, count(1))
+        loop = loop_over(kind, every=True)
         print(f"{loop.line()}; {time.monotonic() - begun:.0f} s", flush=True)
         for text in loop.findings:
             print(f"  {text}", flush=True)

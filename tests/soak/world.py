@@ -40,6 +40,7 @@ from tests.support.mosquitto import Mosquitto
 from tests.support.server import ServerProcess
 
 IMPORT, EXPORT = "active_import_total", "active_export_total"
+FIRST_TARIFF = "active_import_t1"
 ZONE = ZoneInfo("Asia/Shanghai")
 PROFILE = "acrel_adl400"
 NAME = "soak"
@@ -67,8 +68,8 @@ class Steady(Measured):
         self._number = number
 
     def register(self, point: str, at_ms: int) -> Register | None:
-        """The two totals, nothing else."""
-        watts = {IMPORT: WATTS_IMPORT, EXPORT: WATTS_EXPORT}.get(point)
+        """The two totals and the first tariff, which is always on; nothing else."""
+        watts = {IMPORT: WATTS_IMPORT, EXPORT: WATTS_EXPORT, FIRST_TARIFF: WATTS_IMPORT}.get(point)
         if watts is None:
             return None
         since_ms = at_ms - self.model.timeline.origin_ms
@@ -278,6 +279,7 @@ def unreceipted(parts: Parts) -> object:
 
 __all__ = [
     "EXPORT",
+    "FIRST_TARIFF",
     "IMPORT",
     "Estate",
     "HeldPipe",
