@@ -89,10 +89,7 @@ class StatusServer:
     # -- the port
 
     async def _serve(self) -> None:
-        runner = web.AppRunner(
-            self._application(), access_log=None, keepalive_timeout=KEEP_ALIVE_S,
-            handle_signals=False, logger=_http_log(),
-        )  # fmt: skip
+        runner = web.AppRunner(self._application(), handle_signals=False)
         await runner.setup()
         try:
             server = await self._bind(runner, *self._section.address)
@@ -124,10 +121,11 @@ class StatusServer:
         server = runner.server
         if server is None or len(server.connections) >= CONNECTIONS_MAX:
             return _Closed()
-        return server()
+        return _Connection(server)
 
     def _application(self) -> web.Application:
         application = web.Application(middlewares=[self._door], client_max_size=1024)
+        application.on_response_prepare.append(_closed_to_everything_else)
         router = application.router
         for path, page in (
             ("/", pages.overview), ("/meters", pages.meters), ("/buses", pages.buses),
@@ -145,12 +143,7 @@ class StatusServer:
 
     @web.middleware
     async def _door(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        """Who is let in, how many at once, and what every answer carries."""
-        response = await self._admitted(request, handler)
-        response.headers.update(SECURITY_HEADERS)
-        return response
-
-    async def _admitted(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Who is let in, and how many at once."""
         host = request.headers.get("Host")
         bound_to, names = self._section.address[0], self._section.hosts
         if request.method not in METHODS:
@@ -274,6 +267,13 @@ def _http_log() -> logging.Logger:
     return logger
 
 
+def _no_access_log() -> logging.Logger:
+    """A line for every request is worth nothing to anybody."""
+    logger = logging.getLogger("headend.status.access")
+    logger.setLevel(logging.CRITICAL)
+    return logger
+
+
 def _no_bad_requests(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, HttpProcessingError)
@@ -292,6 +292,39 @@ async def _end_old_connections(runner: web.AppRunner) -> None:
         for handler in living:
             if now - since[handler] > CONNECTION_S_MAX:
                 handler.close()
+
+
+async def _closed_to_everything_else(_request: web.Request, response: web.StreamResponse) -> None:
+    """What every answer carries, whoever made it."""
+    response.headers.update(SECURITY_HEADERS)
+
+
+class _Connection(web.RequestHandler):
+    """A connection of somebody who asks."""
+
+    def __init__(self, server: web.Server) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=KEEP_ALIVE_S,
+            logger=_http_log(),
+            access_log=_no_access_log(),
+        )
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer to bytes that are no HTTP, and to a fault of ours.
+
+        The former reaches no application, so nothing else gives it what every answer carries.
+        """
+        response = super().handle_error(request, status, exc, message)
+        response.headers.update(SECURITY_HEADERS)
+        return response
 
 
 class _Closed(asyncio.Protocol):
