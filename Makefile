@@ -10,7 +10,7 @@ run: install
 	@.venv/bin/headend demo $(ARGS)
 
 test: install servers lint
-	$(PYTHON) -m pytest -q -n 2 --dist loadfile
+	$(PYTHON) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 # The virtual environment; instant when it is up to date.
 install:

@@ -6,6 +6,22 @@ from collections.abc import Iterator
 
 import pytest
 
+# What waits longest for processes and clocks begins first, so that no worker is left alone with it.
+LONGEST = (
+    "tests/kill/test_kill_loop.py",
+    "tests/soak/",
+    "tests/install/",
+    "tests/cli/test_cli_drill",
+    "tests/backup/test_backup_drill.py",
+    "tests/damage/",
+    "tests/docs/",
+    "tests/powercut/",
+    "tests/acquisition/",
+    "tests/reload/",
+    "tests/timeseries/",
+    "tests/drivers/",
+)
+
 # A worker of pytest-xdist ignores Ctrl-C, and its children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -17,3 +33,15 @@ def _log_level_is_given_back() -> Iterator[None]:
     level = ours.level
     yield
     ours.setLevel(level)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order of `LONGEST`, then as they were found; files stay whole."""
+
+    def rank(item: pytest.Item) -> int:
+        for place, start in enumerate(LONGEST):
+            if item.nodeid.startswith(start):
+                return place
+        return len(LONGEST)
+
+    items.sort(key=rank)
