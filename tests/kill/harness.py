@@ -142,7 +142,8 @@ class KillLoop:
             self._check(go_on=False)
         except (AssertionError, OSError) as error:
             raise KillLoopError(
-                f"{doing}: {error}\nfolder: {world.folder}\nseed: {self.tally.seed}"
+                f"{doing}: {error}\nfolder: {world.folder}\nseed: {self.tally.seed}\n"
+                + world.last_words()
             ) from error
         finally:
             self.tally.seconds = time.monotonic() - begun

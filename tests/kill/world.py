@@ -392,6 +392,16 @@ class World:
             if "Traceback" in line or " task=" in line
         ]
 
+    def last_words(self, lines: int = 15) -> str:
+        """How far the records are, and the end of each log: the folder may be gone tomorrow."""
+        told = [f"records: {journal_state(self.journal)}"]
+        for role in ("daemon", "consumer", "broker"):
+            path = self.folder / f"{role}.log"
+            if path.exists():
+                said = path.read_text(errors="replace").splitlines()[-lines:]
+                told += [f"-- {role}:", *(line[:300] for line in said)]
+        return "\n".join(told)
+
     def kills(self) -> list[dict[str, Any]]:
         """Every strike so far."""
         path = self.folder / "kills.jsonl"
