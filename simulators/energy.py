@@ -205,7 +205,8 @@ class EnergyModel:
     ) -> None:
         self.supply = supply
         self.timeline = timeline
-        self._tariffs = (tariffs or TariffTable()).tariffs()
+        self.tariff_changes = (tariffs or TariffTable()).changes
+        self._tariffs = TariffTable(self.tariff_changes).tariffs()
         self._initial = _with_totals(dict(initial or {}))
         self._offset_ms = utc_offset_min * MINUTE_MS
         self._first_day = (timeline.origin_ms + self._offset_ms) // DAY_MS

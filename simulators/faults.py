@@ -9,13 +9,20 @@ As text, for the command line and control messages: `NAME` or `NAME:key=value,..
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from random import Random
 from typing import Any
 
 from protocols.dlt645.frame import build, parse
-from simulators.wire import Transmission
+from simulators.damage import Damaged, double_byte, flip_positions, lose_byte
+from simulators.meter645_replies import (
+    of_other_meter,
+    report,
+    to_other_question,
+    with_other_number,
+)
+from simulators.wire import Transmission, char_seconds
 
 _COUNT_KWH = Decimal("0.01")
 
@@ -157,7 +164,22 @@ _Sent = list[Transmission]
 
 
 def _each(sent: _Sent, change: Callable[[bytes], bytes]) -> _Sent:
-    return [Transmission(one.delay_s, change(one.data)) for one in sent]
+    """Each transmission changed; one whose length stays keeps its wrong parity bits."""
+    found = [(one, change(one.data)) for one in sent if one.data]
+    return [
+        replace(one, data=data, bad=one.bad if len(data) == len(one.data) else ())
+        for one, data in found
+    ]
+
+
+def _later(sent: _Sent, more_s: float) -> _Sent:
+    return [replace(one, delay_s=one.delay_s + more_s) for one in sent]
+
+
+def _damaged(sent: _Sent, damage: Callable[[bytes], Damaged]) -> _Sent:
+    """Each transmission as a `damage` leaves it, with the characters whose parity is off."""
+    seen = [(one, damage(one.data)) for one in sent if one.data]
+    return [Transmission(one.delay_s, some.data, some.bad) for one, some in seen]
 
 
 def _silent(_fault: Fault, _asked: Asked, _sent: _Sent) -> _Sent:
@@ -170,12 +192,13 @@ def _noise(fault: Fault, _asked: Asked, sent: _Sent) -> _Sent:
 
 
 def _wrong_checksum(_fault: Fault, _asked: Asked, sent: _Sent) -> _Sent:
-    return _each(sent, lambda data: data[:-2] + bytes(((data[-2] + 1) & 0xFF, data[-1])))
+    return _each(
+        sent, lambda data: data[:-2] + bytes((b + 1 & 0xFF) for b in data[-2:-1]) + data[-1:]
+    )
 
 
 def _late(fault: Fault, _asked: Asked, sent: _Sent) -> _Sent:
-    more_s = fault.number("delay_ms") / 1000
-    return [Transmission(one.delay_s + more_s, one.data) for one in sent]
+    return _later(sent, fault.number("delay_ms") / 1000)
 
 
 def _echo(_fault: Fault, asked: Asked, sent: _Sent) -> _Sent:
@@ -188,27 +211,11 @@ def _wrong_address(fault: Fault, asked: Asked, sent: _Sent) -> _Sent:
     other = fault.options.get(
         "address", asked.address[:-1] + str((int(asked.address[-1]) + 1) % 10)
     )
-    return _each(sent, lambda data: _rebuilt(data, other))
-
-
-def _rebuilt(data: bytes, address: str) -> bytes:
-    start = data.index(b"\x68")
-    frame = parse(data[start:], check=False)
-    return data[:start] + build(address, frame.control, frame.data)
+    return _each(sent, lambda data: of_other_meter(data, other))
 
 
 def _wrong_di(_fault: Fault, _asked: Asked, sent: _Sent) -> _Sent:
-    """A whole, good reply to another question: the identifier's second byte is one further."""
-
-    def change(data: bytes) -> bytes:
-        start = data.index(b"\x68")
-        frame = parse(data[start:], check=False)
-        if len(frame.data) < 4:
-            return data
-        di = bytes((frame.data[0], (frame.data[1] + 1) & 0xFF)) + frame.data[2:4]
-        return data[:start] + build(frame.address, frame.control, di + frame.data[4:])
-
-    return _each(sent, change)
+    return _each(sent, to_other_question)
 
 
 def _drop_first(_fault: Fault, _asked: Asked, sent: _Sent) -> _Sent:
@@ -222,8 +229,68 @@ def _short_reply(fault: Fault, _asked: Asked, sent: _Sent) -> _Sent:
 
 def _twice(fault: Fault, _asked: Asked, sent: _Sent) -> _Sent:
     """Everything is said again, a while after the first time."""
-    gap_s = fault.number("delay_ms") / 1000
-    return [*sent, *(Transmission(one.delay_s + gap_s, one.data) for one in sent)]
+    return [*sent, *_later(sent, fault.number("delay_ms") / 1000)]
+
+
+def _parity(fault: Fault, _asked: Asked, sent: _Sent) -> _Sent:
+    """One bit of a character is wrong, and its parity tells."""
+
+    def damage(data: bytes) -> Damaged:
+        at = fault.rng.randrange(len(data)) * 9 + fault.rng.randrange(8)
+        return flip_positions(data, [at])
+
+    return _damaged(sent, damage)
+
+
+def _two_bits(fault: Fault, _asked: Asked, sent: _Sent) -> _Sent:
+    """Two bits of one character: parity sees nothing."""
+
+    def damage(data: bytes) -> Damaged:
+        at = fault.rng.randrange(len(data)) * 9
+        return flip_positions(data, [at + bit for bit in fault.rng.sample(range(8), 2)])
+
+    return _damaged(sent, damage)
+
+
+def _lost_byte(fault: Fault, _asked: Asked, sent: _Sent) -> _Sent:
+    return _damaged(sent, lambda data: lose_byte(data, fault.rng))
+
+
+def _double_byte(fault: Fault, _asked: Asked, sent: _Sent) -> _Sent:
+    return _damaged(sent, lambda data: double_byte(data, fault.rng))
+
+
+def _double_start(_fault: Fault, _asked: Asked, sent: _Sent) -> _Sent:
+    """The first start byte is said twice, as by an interrupt that came too early."""
+    return _each(sent, lambda data: data.replace(b"\x68", b"\x68\x68", 1))
+
+
+def _pause(fault: Fault, _asked: Asked, sent: _Sent) -> _Sent:
+    """A pause inside a frame, behind `after` characters (Tb). `baud` tells how long those take."""
+    after = fault.number("after")
+    char_s = char_seconds(fault.number("baud"))
+    found: _Sent = []
+    for one in sent:
+        rest_s = one.delay_s + after * char_s + fault.number("ms") / 1000
+        found.append(Transmission(one.delay_s, one.data[:after]))
+        found.append(Transmission(rest_s, one.data[after:]))
+    return [one for one in found if one.data]
+
+
+def _spontaneous(fault: Fault, asked: Asked, sent: _Sent) -> _Sent:
+    """The report state word comes unasked, `delay_ms` after the request; the reply behind it."""
+    first = Transmission(fault.number("delay_ms") / 1000, report(asked.address))
+    return [first, *_later(sent, fault.number("gap_ms") / 1000)]
+
+
+def _suffix(fault: Fault, _asked: Asked, sent: _Sent) -> _Sent:
+    """Bytes behind every frame, as from units that cut packets at line ends."""
+    tail = bytes.fromhex(fault.options.get("hex", fault.defaults["hex"]))
+    return _each(sent, lambda data: data + tail)
+
+
+def _wrong_sequence(_fault: Fault, _asked: Asked, sent: _Sent) -> _Sent:
+    return _each(sent, with_other_number)
 
 
 def _refuse(fault: Fault, asked: Asked, sent: _Sent) -> _Sent:
@@ -256,6 +323,15 @@ _REPLY_ACTS: Mapping[str, Callable[[Fault, Asked, _Sent], _Sent]] = {
     "drop_first_byte": _drop_first,
     "short_reply": _short_reply,
     "twice": _twice,
+    "parity": _parity,
+    "two_bits": _two_bits,
+    "lost_byte": _lost_byte,
+    "double_byte": _double_byte,
+    "double_start": _double_start,
+    "pause": _pause,
+    "spontaneous": _spontaneous,
+    "suffix": _suffix,
+    "wrong_sequence": _wrong_sequence,
     "refuse": _refuse,
 }
 FAULT_NAMES = (*_REGISTER_ACTS, *_PAYLOAD_ACTS, *_REPLY_ACTS)
@@ -276,6 +352,9 @@ _DEFAULTS: Mapping[str, Mapping[str, str]] = {
     "wrong_address": {"address": ""},
     "short_reply": {"bytes": "4"},
     "twice": {"delay_ms": "300"},
+    "pause": {"after": "8", "ms": "300", "baud": "2400"},
+    "spontaneous": {"delay_ms": "60", "gap_ms": "300"},
+    "suffix": {"hex": "0D0A"},
     "refuse": {"err": "2"},
 }
 DLT645_FAULTS: Mapping[str, Mapping[str, str]] = {
@@ -358,16 +437,42 @@ def _when(texts: Mapping[str, str]) -> When:
 
 def _check_options(fault: Fault) -> None:
     for key in fault.defaults:
-        if key == "kwh":
-            try:
-                fault.kwh()
-            except InvalidOperation:
-                msg = f"kwh of {fault.name} is a number, not {fault.options['kwh']!r}"
-                raise ValueError(msg) from None
-        elif key == "address":
-            address = fault.options.get("address", "0" * 12)
-            if len(address) != 12 or not (address.isascii() and address.isdigit()):
-                msg = f"an address has twelve digits, not {address!r}"
-                raise ValueError(msg)
-        else:
-            fault.number(key)
+        if key in _CHECKS:
+            _CHECKS[key](fault)
+        elif fault.number(key) < 0 and key not in _MAY_BE_LESS:
+            msg = f"{key} of {fault.name} is not below 0"
+            raise ValueError(msg)
+
+
+def _check_kwh(fault: Fault) -> None:
+    try:
+        fault.kwh()
+    except InvalidOperation:
+        msg = f"kwh of {fault.name} is a number, not {fault.options['kwh']!r}"
+        raise ValueError(msg) from None
+
+
+def _check_address(fault: Fault) -> None:
+    address = fault.options.get("address", "0" * 12)
+    if len(address) != 12 or not (address.isascii() and address.isdigit()):
+        msg = f"an address has twelve digits, not {address!r}"
+        raise ValueError(msg)
+
+
+def _check_hex(fault: Fault) -> None:
+    bytes.fromhex(fault.options.get("hex", ""))
+
+
+def _check_err(fault: Fault) -> None:
+    if not 0 <= fault.number("err") <= 0xFF:
+        msg = f"err of {fault.name} is a byte, not {fault.number('err')}"
+        raise ValueError(msg)
+
+
+_MAY_BE_LESS = frozenset(("registers", "powers"))  # so many more, or fewer
+_CHECKS: Mapping[str, Callable[[Fault], None]] = {
+    "kwh": _check_kwh,
+    "address": _check_address,
+    "hex": _check_hex,
+    "err": _check_err,
+}

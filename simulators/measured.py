@@ -94,6 +94,11 @@ class Measured:
         self._nominal_dv = nominal_v * 10
         self._watts_a_dv = 400 * times
 
+    @property
+    def is_combined_sum(self) -> bool:
+        """Whether active_combined is import plus export, not import less export."""
+        return self._combined == "sum"
+
     def register_points(self) -> tuple[str, ...]:
         """Every register point of this meter: totals, tariffs, its own phases."""
         suffixes = [f"_t{tariff}" for tariff in range(1, TARIFFS + 1)]

@@ -54,12 +54,12 @@ class Gap:
             raise ValueError(msg)
 
 
-def every(step_ms: int) -> Due:
-    """Due at the multiples of a step, counted from midnight of the meter's clock."""
+def every(step_ms: int, offset_ms: int = 0) -> Due:
+    """Due at the multiples of a step and an offset, counted from midnight of the meter's clock."""
 
     def due(after: int, until: int, most: int) -> Iterable[int]:
-        last = until // step_ms
-        return (n * step_ms for n in range(max(after // step_ms, last - most) + 1, last + 1))
+        first, last = (after - offset_ms) // step_ms, (until - offset_ms) // step_ms
+        return (n * step_ms + offset_ms for n in range(max(first, last - most) + 1, last + 1))
 
     return due
 

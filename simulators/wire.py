@@ -21,10 +21,14 @@ TB_S = 0.5  # the longest pause inside a frame: a line quiet for longer ends wha
 
 @dataclass(frozen=True, slots=True)
 class Transmission:
-    """Bytes a station sends, `delay_s` after the last byte of what it answers."""
+    """Bytes a station sends, `delay_s` after the last byte of what it answers.
+
+    `bad`: indexes of characters it sends with a wrong parity bit.
+    """
 
     delay_s: float
     data: bytes
+    bad: tuple[int, ...] = ()
 
 
 class Station(Protocol):
@@ -145,6 +149,9 @@ class Line:
 
     def _transmission(self, after: float, reply: Transmission) -> _OnAir:
         seen = self.to_master(reply.data) if self.to_master else Damaged(reply.data)
+        if reply.bad and len(seen.data) == len(reply.data):
+            # A parity bit that is wrong twice is right again.
+            seen = Damaged(seen.data, tuple(sorted(set(seen.bad) ^ set(reply.bad))))
         return _OnAir(after + reply.delay_s, self.char_s, bytearray(seen.data), set(seen.bad))
 
     def _plan(self, air: _OnAir) -> None:

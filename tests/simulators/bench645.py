@@ -81,4 +81,12 @@ class Bench:
         self.meter.add_fault(parse_fault(text, rng=seeded(seed)))
 
 
-__all__ = ["ADDRESS", "NOW_MS", "Bench", "Ear", "build", "parse"]
+def command(address: str, control: int, data: bytes | str = b"") -> bytes:
+    """A frame of a master that headend itself can never send."""
+    data = bytes.fromhex(data) if isinstance(data, str) else data
+    body = b"\x68" + bytes.fromhex(address)[::-1] + bytes((0x68, control, len(data)))
+    body += bytes((byte + 0x33) & 0xFF for byte in data)
+    return body + bytes((sum(body) & 0xFF, 0x16))
+
+
+__all__ = ["ADDRESS", "NOW_MS", "Bench", "Ear", "build", "command", "parse"]
