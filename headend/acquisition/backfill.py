@@ -24,6 +24,7 @@ from headend.acquisition.between import (
     nearest_due,
     unknown_stretches,
 )
+from headend.acquisition.clock_jumps import FLAG as JUMPED
 from headend.acquisition.meter_reader import AFTER_HELD, REGISTER_DIGITS, MeterReader, MeterSession
 from headend.acquisition.plans import ReadPlan, instants
 from headend.acquisition.registry import Registry
@@ -36,6 +37,7 @@ from headend.domain.exchange import Exchange
 from headend.domain.lives import Place
 from headend.domain.meter import Event, Meter
 from headend.domain.reading import Reading, Side, Source, Status, Verdict
+from headend.drivers import PointResult
 from headend.drivers.dlt645_load import NOT_RECORDED, LoadGap, LoadReader, LoadRow, LoadWalk
 from headend.journal import Birth, Journal, Owed
 from headend.journal.history import owed_of_day, point_history
@@ -48,6 +50,7 @@ log = logging.getLogger(__name__)
 GAP_EVENT = "history_gap"
 LOAD_STORE = "load_records"
 RECORD_CHECKSUM = "record_checksum"
+TOLD_LATER = "rollover_told_later"
 GAP_KEPT_MS = 100 * 86_400_000  # what a gap further back is needed for no fill asks
 OWED_MOST = 50_000
 ONE = Decimal(1)
@@ -57,7 +60,7 @@ _DIRECTED = ("active_power_", "reactive_power_", "power_factor_", "current_")
 
 @runtime_checkable
 class HistorySession(Protocol):
-    """A session with a meter that keeps load records."""
+    """A session with a meter that keeps load records and frozen registers."""
 
     @property
     def load(self) -> LoadReader:
@@ -68,6 +71,18 @@ class HistorySession(Protocol):
         self, number: int, stretches: Sequence[tuple[int, int]], *, interval_s: int
     ) -> LoadWalk:
         """A way through them."""
+        ...
+
+    async def read_frozen(
+        self,
+        points: Sequence[str],
+        *,
+        nth: int = 1,
+        kind: str = ...,
+        priority: Priority = ...,
+        deadline: float | None = None,
+    ) -> list[PointResult]:
+        """The registers of the `nth` last record of a kind, with its time."""
         ...
 
 
@@ -267,7 +282,7 @@ class PastValues:
             due_ms=due_ms,
             status=Status.NULL if value is None else Status.ACTUAL,
             verdict=verdict,
-            flags=tuple(sorted({*found.flags, *flags})),
+            flags=tuple(sorted({*found.flags, *flags, *self._jumped(time_ms, half_interval_ms)})),
             multiplier=multiplier,
             side=Side.SECONDARY,
             late=window_end_ms is not None and exchange.received_ms > window_end_ms,
@@ -279,10 +294,22 @@ class PastValues:
             self._told.append(rollover_event(reading, self._rolled_from, width))
         return reading
 
+    def _jumped(self, time_ms: int, half_interval_ms: int) -> tuple[str, ...]:
+        """The mark of a record whose interval the meter's clock was set in."""
+        first_ms, jumps = time_ms - 2 * half_interval_ms, self._bench.reader.jumps
+        return (JUMPED,) if jumps.touches(self._meter.id, first_ms, time_ms) else ()
+
     def take_told(self) -> tuple[Event, ...]:
         """The rollovers seen since this was last asked: they are born with their readings."""
         told, self._told = tuple(self._told), []
         return told
+
+    def serves(self, time_ms: int, *, half_interval_ms: int) -> bool:
+        """Whether a value of an instant would serve something that is owed."""
+        return any(
+            nearest_due(time_ms, owed, (), half_interval_ms=half_interval_ms) is not None
+            for owed in self._tolerance.values()
+        )
 
     def left_within(self, from_ms: int, to_ms: int) -> list[DueKey]:
         """What is owed in a stretch and was not served."""
@@ -318,6 +345,11 @@ class PastValues:
         after = None if around is None else around.after(time_ms)
         found = judge_between(self._bench.rules, new, before, after)
         self._rolled_from = before
+        if found.rolled_over and after is not None:
+            # That the register wrapped has been told with the later one. Told twice it would be
+            # energy out of nothing.
+            flags = tuple(sorted({*found.flags, TOLD_LATER}))
+            return Judgement(Verdict.HELD, flags, "its register wrapped before a later good one")
         anchor = self._bench.reader.anchor(self._meter.id, point)
         if after is None and anchor is not None and value >= anchor:
             # What goes on from a register that nobody has decided on is as unbelievable as it.
@@ -333,7 +365,8 @@ class LoadFill:
     """One stretch of one meter's load records of a class: `step` until `is_done`.
 
     `points` are of that class. `again`: what the meter has said not to have is asked for all the
-    same. `owed`: due points without a reading that may be served; None = looked for.
+    same. `owed`: due points without a reading that may be served; None = looked for. `only_owed`:
+    nothing else is asked for.
     """
 
     def __init__(
@@ -347,6 +380,7 @@ class LoadFill:
         *,
         again: bool = False,
         owed: Sequence[Owed] | None = None,
+        only_owed: bool = False,
     ) -> None:
         self.meter = meter
         self.number = number
@@ -358,6 +392,7 @@ class LoadFill:
         self._to_ms = to_ms
         self._again = again
         self._owed = owed
+        self._only_owed = only_owed
         self._walk: LoadWalk | None = None
         self._values: PastValues | None = None
         self._interval_ms = 0
@@ -412,18 +447,6 @@ class LoadFill:
                 to_ms=self._to_ms,
             )
         )
-        holes = [] if self._again else bench.gaps.of(meter.id, self.store, self.points)
-        stretches = unknown_stretches(
-            self._from_ms,
-            self._to_ms,
-            interval_s,
-            bench.zone,
-            known=[found[point].instants for point in self.points] or [()],
-            holes=holes,
-        )
-        due = due_instants(self._from_ms, self._to_ms, interval_s, bench.zone)
-        there = set.intersection(*(set(found[p].instants) for p in self.points), set(due))
-        self.progress.known = len(there)
         owed = self._owed
         if owed is None:
             owed = await bench.owed(meter, self._from_ms, self._to_ms)
@@ -431,7 +454,20 @@ class LoadFill:
             point: [Base(base.value, base.time_ms) for base in history.good]
             for point, history in found.items()
         }
-        self._values = PastValues(bench, meter, good, owed)
+        values = self._values = PastValues(bench, meter, good, owed)
+        half_ms = self._interval_ms // 2
+        stretches = unknown_stretches(
+            self._from_ms,
+            self._to_ms,
+            interval_s,
+            bench.zone,
+            known=[found[point].instants for point in self.points] or [()],
+            holes=[] if self._again else bench.gaps.of(meter.id, self.store, self.points),
+            wanted=lambda at: not self._only_owed or values.serves(at, half_interval_ms=half_ms),
+        )
+        due = due_instants(self._from_ms, self._to_ms, interval_s, bench.zone)
+        there = set.intersection(*(set(found[p].instants) for p in self.points), set(due))
+        self.progress.known = len(there)
         return session.load_walk(self.number, stretches, interval_s=interval_s)
 
     async def _keep(self, rows: Sequence[LoadRow], gaps: Sequence[LoadGap]) -> None:

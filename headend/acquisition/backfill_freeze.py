@@ -7,7 +7,7 @@ meanwhile moves every number up: nothing is concluded from an older record that 
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import partial
 
@@ -21,7 +21,7 @@ from headend.domain.meter import Meter
 from headend.domain.reading import Verdict
 from headend.drivers import PointResult
 from headend.drivers.dlt645_load import BEFORE_MEMORY, NO_RECORD, LoadGap
-from headend.journal import Birth, Owed
+from headend.journal import Birth, Owed, PointHistory
 from headend.journal.history import point_history
 from headend.vee import Base
 from protocols.dlt645.catalogue import DAILY_FREEZE
@@ -83,6 +83,8 @@ class FreezeFill:
                 return None
             if self._values is None:
                 self._values = await self._begin()
+                if not self._wanted:
+                    return None
             due_ms = self._wanted[0]
             nth = self._number(due_ms)
             if nth is None:
@@ -111,11 +113,20 @@ class FreezeFill:
                 to_ms=end_ms,
             )
         )
+        # What is held, or has no value, is known: asked again it would say the same.
+        self._wanted = [due_ms for due_ms in self._wanted if not self._is_known(due_ms, found)]
         good = {
             point: [Base(base.value, base.time_ms) for base in history.good]
             for point, history in found.items()
         }
         return PastValues(self._bench, self.meter, good, self._owed)
+
+    def _is_known(self, due_ms: int, found: Mapping[str, PointHistory]) -> bool:
+        tolerance_ms = self._tolerance_ms[due_ms]
+        return all(
+            any(abs(at - due_ms) <= tolerance_ms for at in history.instants)
+            for history in found.values()
+        )
 
     # -- which record
 

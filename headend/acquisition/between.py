@@ -5,7 +5,7 @@ both sides: a register that would make a good later one impossible is not believ
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from zoneinfo import ZoneInfo
@@ -93,16 +93,18 @@ def unknown_stretches(
     *,
     known: Sequence[Sequence[int]],
     holes: Sequence[Stretch] = (),
+    wanted: Callable[[int], bool] = lambda _at_ms: True,
 ) -> list[Stretch]:
     """What has to be asked for: runs of instants that not every one of `known` has, no hole.
 
-    `known`: the instants of each point.
+    `known`: the instants of each point. `wanted`: what is asked for at all.
     """
     there = set(known[0]).intersection(*known[1:]) if known else set()
     found: list[Stretch] = []
     run: list[int] = []
     for at_ms in due_instants(from_ms, to_ms, interval_s, zone):
-        if at_ms in there or any(start <= at_ms < end for start, end in holes):
+        is_hole = any(start <= at_ms < end for start, end in holes)
+        if at_ms in there or is_hole or not wanted(at_ms):
             _end_run(found, run)
         else:
             run.append(at_ms)

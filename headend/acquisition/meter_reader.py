@@ -18,6 +18,8 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Protocol
 
+from headend.acquisition.clock_jumps import FLAG as JUMPED
+from headend.acquisition.clock_jumps import ClockJumps
 from headend.acquisition.rejudge import rollover_event
 from headend.bus import Priority
 from headend.domain.clock import Clock, iso
@@ -158,6 +160,7 @@ class MeterReader:
         self._in_force = in_force
         self._anchors = dict(held or {})  # confirmed held registers, (meter, point) -> value
         self._clock_offset_s: dict[str, float] = {}
+        self.jumps = ClockJumps()
         self._turns: dict[str, asyncio.Lock] = {}
         self._left: set[str] = set()
         self.doubts: dict[str, Doubt] = {}  # meters whose every value is doubted, and why
@@ -165,6 +168,10 @@ class MeterReader:
     def last_good(self, meter: str, point: str) -> Base | None:
         """The last good value of a register, as it shows it, with its instant; at hand."""
         return self._bases.get((meter, point))
+
+    def know_clock(self, meter: str, offset_s: float) -> None:
+        """How far off a meter's clock is; positive = fast."""
+        self._clock_offset_s[meter] = offset_s
 
     def turn(self, meter: str) -> asyncio.Lock:
         """Held while a meter is read, and while it is exchanged: a read is before or after."""
@@ -470,6 +477,11 @@ class MeterReader:
         due_ms = None
         if due is not None and abs(time_ms - due.due_ms) <= due.tolerance_ms:
             due_ms = due.due_ms
+        flags = found.flags
+        # What the meter stamped itself, long before we asked.
+        is_its_own = exchange is not None and time_ms < exchange.sent_ms
+        if is_its_own and self.jumps and self.jumps.touches(meter.id, time_ms, time_ms):
+            flags = tuple(sorted({*flags, JUMPED}))
         return Reading(
             meter.id,
             meter.service_point,
@@ -482,7 +494,7 @@ class MeterReader:
             due_ms,
             _ACTUAL,
             found.verdict,
-            found.flags,
+            flags,
             meter.multiplier if footing is None else footing.multiplier,
             _SECONDARY if footing is None else footing.side,
             due is not None and due_ms is not None and received_ms > due.window_end_ms,

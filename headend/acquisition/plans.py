@@ -34,11 +34,25 @@ class PlanEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Backfilling:
+    """What is fetched afterwards from what meters keep.
+
+    `daily`: daily points, from the registers that meters freeze by themselves. `load_records`: all
+    points that load records hold. `days`: how far back.
+    """
+
+    daily: bool = True
+    load_records: bool = False
+    days: int = 35
+
+
+@dataclass(frozen=True, slots=True)
 class ReadPlan:
     """A named set of entries; meters point at it."""
 
     name: str
     entries: tuple[PlanEntry, ...]
+    backfill: Backfilling = Backfilling()
 
 
 def instants(entry: PlanEntry, start_ms: int, end_ms: int, zone: ZoneInfo) -> Iterator[int]:

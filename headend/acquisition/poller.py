@@ -144,6 +144,16 @@ class Poller:
             if owner == meter and point in job.points
         ]
 
+    @property
+    def is_busy(self) -> bool:
+        """Something is due now and is not read yet, or is being read again."""
+        if self._held_back():
+            return False
+        now_ms = self._clock.now_ms()
+        if self._upcoming and self._upcoming[0][0] <= now_ms:
+            return True
+        return any(job.not_before_ms <= now_ms for job in self._ready.values())
+
     def settled(self, key: DueKey) -> None:
         """Somebody else's read has served this due point: do not read it again."""
         for slot, job in list(self._ready.items()):

@@ -126,7 +126,7 @@ def owed_of_day(
     return OwedDay(owed, is_whole=True)
 
 
-def owed_days(connection: sqlite3.Connection, first: date) -> list[date]:
+def owed_days(connection: sqlite3.Connection, _lexicon: Lexicon, *, first: date) -> list[date]:
     """The days from `first` on that have a list, oldest first."""
     numbers = day_tables(connection).get("d", ())
     return [day_of(number) for number in numbers if number >= day_number(first)]
