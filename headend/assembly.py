@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 from headend import __version__
-from headend.acquisition.plans import PlanEntry, ReadPlan
+from headend.acquisition.plans import Backfilling, PlanEntry, ReadPlan
 from headend.acquisition.poller import Poller
 from headend.acquisition.sessions import KeptSessions
 from headend.bus import Bus
@@ -56,7 +56,9 @@ def read_plans(config: Config) -> dict[str, ReadPlan]:
             )
             for entry in section.entries()
         )
-        plans[name] = ReadPlan(name, entries)
+        later = section.backfill
+        backfill = Backfilling(later.daily, later.load_records, later.days)
+        plans[name] = ReadPlan(name, entries, backfill)
     return plans
 
 

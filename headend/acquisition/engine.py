@@ -6,6 +6,7 @@ Any reading, on-demand too, is journalled and settles the open due point it fits
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
@@ -35,7 +36,8 @@ class Engine:
 
     `plans` is looked into anew each time; a changeover changes it, and the registry, in place.
     `changing` is held by whatever changes which meters are in force. `held_back`: buses that are
-    not polled though something is due there; changed in place, see `hold_back`.
+    not polled though something is due there, see `hold_back`. `hurry`: what makes a bus serve
+    everything that concerns a meter first, as long as somebody waits for that meter.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Engine:
         self.changing = asyncio.Lock()
         self.held_back: frozenset[str] = frozenset()
         self._overtaking = Overtaking()
+        self.hurry: Callable[[Meter], AbstractContextManager[None]] = lambda _meter: nullcontext()
         self._reader = MeterReader(
             journal,
             self._overtaking.sessions(open_session),
@@ -128,6 +131,11 @@ class Engine:
         """A meter's clock was set (`clock_jump`): what it stamped around that is marked."""
         self._reader.jumps.add(event)
 
+    @property
+    def reader(self) -> MeterReader:
+        """What judges and bears readings."""
+        return self._reader
+
     def turn(self, meter_id: str) -> asyncio.Lock:
         """Held while a meter is read."""
         return self._reader.turn(meter_id)
@@ -187,7 +195,7 @@ class Engine:
         poller = self.pollers[meter.bus]
         now_ms = self._clock.now_ms()
         wanted = [Wanted(point, self._fit(poller, meter, point, now_ms)) for point in points]
-        with self._overtaking.ahead(meter.id):
+        with self._overtaking.ahead(meter.id), self.hurry(meter):
             taken = await self._reader.read(
                 meter,
                 wanted,

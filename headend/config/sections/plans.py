@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from headend.config.sections.base import (
+    Flag,
     InstantMs,
     Seconds,
     Section,
@@ -16,6 +17,7 @@ from headend.config.sections.base import (
     one_of,
     problem,
 )
+from headend.config.sections.control import ClockPolicy
 
 DAY_S = 86_400
 
@@ -111,10 +113,23 @@ class EverySection(Section):
         return self.minutes * 60 if self.minutes is not None else self.seconds or 0
 
 
+class BackfillSection(Section):
+    """What is fetched afterwards from what the plan's meters keep themselves.
+
+    `daily`: daily registers, from their daily and monthly freezes. `load_records`: every point that
+    their load records hold. `days`: how far back.
+    """
+
+    daily: Flag = True
+    load_records: Flag = False
+    days: Whole = Field(default=35, ge=1, le=62)
+
+
 class PlanSection(Section):
     """What meters with this plan owe, and when. `tolerance_s` and `window_s` hold for all lines.
 
     For an interval line the tolerance is at most half the interval: a reading serves one instant.
+    `clock`: what is done about the clock of such a meter; None: what `control.clock` says.
     """
 
     daily: DailySection | None = None
@@ -123,6 +138,8 @@ class PlanSection(Section):
     window_s: Seconds | None = Field(default=None, ge=0.1, le=3 * DAY_S)
     from_ms: InstantMs | None = Field(default=None, alias="from")
     until_ms: InstantMs | None = Field(default=None, alias="until")
+    clock: ClockPolicy | None = None
+    backfill: BackfillSection = BackfillSection()
 
     @model_validator(mode="after")
     def _has_something_to_do(self) -> "PlanSection":
