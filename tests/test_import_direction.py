@@ -28,7 +28,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("commands",),
     ("assembly",),
     ("planning",),
-    ("clock_commands", "undated"),
+    ("clock_commands", "undated", "backfill_desk"),
     ("reload",),
     ("daemon",),
     ("cli",),

@@ -235,25 +235,13 @@ class GapCloser:
         """Where a due point may be found, the likeliest first."""
         later = self._bench.plans[meter.plan].backfill
         stores = []
-        if later.daily and self._is_daily(meter, point, due_ms):
+        if later.daily and is_daily(self._bench, meter, point, due_ms):
             stores.append(DAILY_FREEZE)
             if _is_first_of_month(due_ms, self._bench):
                 stores.append(MONTHLY_FREEZE)
         if later.load_records:
             stores += [f"load_records_{number}" for number in classes_of([point])]
         return stores
-
-    def _is_daily(self, meter: Meter, point: str, due_ms: int) -> bool:
-        try:
-            is_register = quantity(point).kind == "register"
-        except KeyError:
-            return False
-        return is_register and any(
-            entry.interval_s is None
-            and point in entry.points
-            and next(instants(entry, due_ms, due_ms + 1, self._bench.zone), None) is not None
-            for entry in self._bench.plans[meter.plan].entries
-        )
 
     # -- one bus
 
@@ -399,6 +387,20 @@ class GapCloser:
 
 class _NothingCame(HeadendError):
     """A meter was asked and gave neither a value nor a reason for good."""
+
+
+def is_daily(bench: Workbench, meter: Meter, point: str, due_ms: int) -> bool:
+    """Whether a due point is a register of a daily line."""
+    try:
+        is_register = quantity(point).kind == "register"
+    except KeyError:
+        return False
+    return is_register and any(
+        entry.interval_s is None
+        and point in entry.points
+        and next(instants(entry, due_ms, due_ms + 1, bench.zone), None) is not None
+        for entry in bench.plans[meter.plan].entries
+    )
 
 
 def _wants(later: Backfilling) -> bool:
