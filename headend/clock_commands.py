@@ -3,18 +3,24 @@
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+from headend.acquisition.clock_watch import HISTORY_MS, ClockWatch
+from headend.acquisition.meter_clocks import Policy, policy_of
 from headend.api import ApiError, Command
 from headend.commands import Parts
 from headend.config.meter_rules import DLT645
 from headend.config.secret_files import FileFault
-from headend.control.clock import ClockControl, ClockOutcome, Place
-from headend.control.clock_policy import Measured, verdict
+from headend.control.audit import AuditError
+from headend.control.clock import STOPPED, ClockControl, ClockOutcome, Place
+from headend.control.clock_policy import Measured, forbidden, verdict
+from headend.domain import alarms
 from headend.domain.errors import HeadendError, PolicyError
+from headend.domain.meter import Event, Meter
 from headend.drivers.configured import ConfiguredSessions
 from headend.drivers.dlt645 import Dlt645Session
 from headend.planning import line_facts
 
 AUDIT_FILE = "control_audit.jsonl"
+BY_POLICY = "headend"  # who sets a clock when its plan or model says so
 METERS_MAX = 1000
 
 
@@ -96,9 +102,60 @@ class ClockDesk:
                 parts.config.data_path / AUDIT_FILE,
                 clock=parts.clock,
                 zone=parts.config.zone,
-                told=parts.journal.append_event,
+                told=self._told,
             )
         return self._control
+
+    async def _told(self, event: Event) -> int:
+        """Keep that a clock was set; what its meter stamped around it is marked from now on."""
+        number = await self._parts.journal.append_event(event)
+        self._parts.engine.clock_jumped(event)
+        return number
+
+    async def watch(self) -> ClockWatch:
+        """Measures clocks by itself; what an earlier life has measured is taken up."""
+        parts, control = self._parts, self._parts.config.control
+        watch = ClockWatch(
+            parts.journal,
+            parts.clock,
+            meters=parts.registry.all,
+            holds=parts.registry.holds,
+            turn=parts.engine.turn,
+            open_session=parts.engine.open_session,
+            policy=self._policy,
+            section=control.clock,
+            set_clock=self._set_one if control.enabled and control.password_file else None,
+            guarded=lambda offset_ms: forbidden(
+                parts.clock.now_ms(), offset_ms, control.clock, parts.config.zone
+            ),
+            known=parts.engine.clock_known,
+            jumped=parts.engine.clock_jumped,
+        )
+        from_ms = parts.clock.now_ms() - HISTORY_MS
+        watch.restore(
+            await parts.journal.clock_history(from_ms),
+            await parts.journal.meter_events(alarms.KINDS),
+        )
+        for event in await parts.journal.meter_events(("clock_jump",)):
+            if event.at_ms >= from_ms:
+                parts.engine.clock_jumped(event)
+        return watch
+
+    def _policy(self, meter: Meter) -> Policy:
+        plan = self._parts.config.plans.get(meter.plan)
+        return policy_of(
+            meter, None if plan is None else plan.clock, self._parts.config.control.clock
+        )
+
+    async def _set_one(self, meter: Meter, reason: str) -> ClockOutcome:
+        """One clock, as its policy wants it; an outcome whatever happens."""
+        try:
+            (outcome,) = await self._control_of().set(
+                self._places({"meters": [meter.id]}), by=BY_POLICY, reason=reason
+            )
+        except (PolicyError, FileFault, AuditError, ApiError) as error:
+            return ClockOutcome(meter.id, STOPPED, str(error))
+        return outcome
 
     def _places(self, request: dict[str, Any]) -> list[Place]:
         parts = self._parts

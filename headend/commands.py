@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from headend import __version__
+from headend.acquisition.clock_watch import ClockWatch
 from headend.acquisition.device_watch import DeviceWatch
 from headend.acquisition.engine import Engine
 from headend.acquisition.memory import MeterMemory
@@ -70,6 +71,7 @@ class Parts:
     publisher: Publisher | None = None
     timeseries: TimeSeries | None = None
     reloads: Reloads | None = None
+    clocks: ClockWatch | None = None
     own_clock: OwnClock | None = None  # None: a clock that is simply right
     waiting: WaitingRoom | None = None  # where is read what cannot be dated
 

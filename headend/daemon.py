@@ -29,6 +29,7 @@ from headend.assembly import Assembly, consumer_specs, make_bus, read_plans
 from headend.clock_commands import ClockDesk
 from headend.commands import Parts, commands
 from headend.config import Config
+from headend.declaration_commands import DeclarationDesk
 from headend.domain import alarms
 from headend.domain.clock import Clock
 from headend.domain.errors import JournalDamaged
@@ -116,14 +117,15 @@ async def run_daemon(
                 supervisor.start("reload", reloads.run)
                 assembly.start_timeseries(told)
 
-            undated = Undated(parts, partial(_begin, assembly, keeper), begin_rest)
+            desk = ClockDesk(parts)
+            undated = Undated(parts, partial(_begin, assembly, keeper, desk), begin_rest)
             if not undated.waits:
-                await _begin(assembly, keeper)
+                await _begin(assembly, keeper, desk)
                 await undated.over()
             stood_up(parts)
             await assembly.start_feed(config, broker, told)
             await assembly.start_status(config)
-            await _listening(_start_api(parts))
+            await _listening(_start_api(parts, desk))
             _start_watchdog(parts, notifier)
             if undated.waits:
                 undated.start()
@@ -221,7 +223,7 @@ async def _stand_up(
     return Assembly(parts, plans, opener, sessions, links), keeper
 
 
-async def _begin(assembly: Assembly, keeper: DueKeeper) -> None:
+async def _begin(assembly: Assembly, keeper: DueKeeper, desk: ClockDesk) -> None:
     """Begin everything that needs to know what day it is. Can be repeated after an error."""
     parts, clock = assembly.parts, assembly.parts.clock
     await keeper.prepare()
@@ -231,7 +233,12 @@ async def _begin(assembly: Assembly, keeper: DueKeeper) -> None:
     since_ms = clock.now_ms() - int(SETTLED_LOOK_BACK.total_seconds() * 1000)
     parts.engine.begin(await parts.journal.settled_due(since_ms), keeper.begun_ms)
     await assembly.start_retention(parts.config)
-    tasks = {"due-points": keeper.run, "outages": parts.outages.run}
+    parts.clocks = await desk.watch()
+    tasks = {
+        "due-points": keeper.run,
+        "outages": parts.outages.run,
+        "clocks": parts.clocks.run,
+    }
     if parts.devices is not None:
         tasks["devices"] = parts.devices.run
     tasks |= {f"poll:{name}": poller.run for name, poller in parts.engine.pollers.items()}
@@ -320,8 +327,9 @@ def _status(parts: Parts) -> str:
     )
 
 
-def _start_api(parts: Parts) -> ApiServer:
-    offered = {**commands(parts), **ClockDesk(parts).commands(), **trust_command(parts)}
+def _start_api(parts: Parts, desk: ClockDesk) -> ApiServer:
+    declared = DeclarationDesk(parts).commands()
+    offered = {**commands(parts), **declared, **desk.commands(), **trust_command(parts)}
     server = ApiServer(parts.config.socket_path, guarded(parts, offered))
     parts.supervisor.start("api", server.run)
     return server

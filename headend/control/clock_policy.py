@@ -4,27 +4,20 @@ An offset is what the meter shows less what is right: positive when it is fast.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import Enum
 from zoneinfo import ZoneInfo
 
 from headend.config.sections.control import ClockControlSection
 from headend.domain.clock import to_datetime
+from headend.domain.clock_offset import Measured, measured
 from headend.domain.errors import PolicyError
 
-RESOLUTION_MS = 1000  # a meter shows whole seconds
+__all__ = ["Measured", "Verdict", "agreed", "forbidden", "measured", "verdict"]
+
 HOUR_S = 3600
 DAY_S = 86_400
 AGREE_SLACK_MS = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One look at a clock: the truth lies within offset_ms +- uncertainty_ms."""
-
-    offset_ms: int
-    uncertainty_ms: int
-    at_ms: int
 
 
 class Verdict(Enum):
@@ -33,16 +26,6 @@ class Verdict(Enum):
     LEAVE = "leave"
     SYNC = "sync"
     TICKET = "ticket"
-
-
-def measured(shown_ms: int, midpoint_ms: int, took_ms: float) -> Measured:
-    """What one exchange says of a clock that shows whole seconds.
-
-    The meter looked at its clock somewhere within the exchange, and what it shows may be up to a
-    second old: half of it is taken off the shown time, half is uncertainty.
-    """
-    half = RESOLUTION_MS // 2
-    return Measured(shown_ms + half - midpoint_ms, half + round(took_ms / 2), midpoint_ms)
 
 
 def agreed(looks: Sequence[Measured]) -> Measured:
@@ -84,6 +67,11 @@ def forbidden(
             return f"{_clock(second)} by {whose} clock is too close to midnight"
         if _distance(second, HOUR_S) < policy.hour_guard_s:
             return f"{_clock(second)} by {whose} clock is too close to the full hour"
+    for whose, at_ms in (("our", now_ms), ("the meter's", now_ms + offset_ms)):
+        local = to_datetime(at_ms).astimezone(zone)
+        settlement = _near_settlement(local, policy)
+        if settlement is not None:
+            return f"{local:%d %H:%M} by {whose} clock is too close to the settlement {settlement}"
     # A clock that is further out crosses an edge whenever it is set: waiting would not help.
     is_near = abs(offset_ms) < policy.interval_s * 1000
     if is_near and _interval(now_ms, policy) != _interval(now_ms + offset_ms, policy):
@@ -92,6 +80,20 @@ def forbidden(
             f"setting {_clock(meters_s)} to {_clock(ours_s)} would cross the edge of a "
             f"{minutes}-minute interval"
         )
+    return None
+
+
+def _near_settlement(local: datetime, policy: ClockControlSection) -> str | None:
+    """The monthly settlement, `DD HH:MM`, that a local time is too close to."""
+    guard = timedelta(seconds=policy.settlement_guard_s)
+    for day, hour, minute in policy.settlement_moments():
+        for month in (
+            local - guard,
+            local + guard,
+        ):  # it may be in the next month or the one before
+            moment = month.replace(day=day, hour=hour, minute=minute, second=0, microsecond=0)
+            if abs(local - moment) < guard:
+                return f"{day:02d} {hour:02d}:{minute:02d}"
     return None
 
 

@@ -50,6 +50,7 @@ def history(
         " WHERE at_ms>=?1 AND (?2 IS NULL OR meter=?2) ORDER BY meter, at_ms",
         (from_ms, meter),
     )
-    for name, *row, began in rows:
-        found.setdefault(name, []).append(ClockMeasured(*row, bool(began)))
+    for name, at_ms, offset_ms, uncertainty_ms, looks, began in rows:
+        row = ClockMeasured(at_ms, offset_ms, uncertainty_ms, looks, bool(began))
+        found.setdefault(name, []).append(row)
     return {name: rows[-ROWS_MAX:] for name, rows in found.items()}
