@@ -19,7 +19,7 @@ from headend.api import ApiError, Command
 from headend.assembly import Assembly
 from headend.domain.clock import from_iso, iso
 from headend.domain.meter import Meter
-from headend.drivers.dlt645_load import LoadGap
+from headend.drivers.dlt645_load import NOT_RECORDED, LoadGap
 from headend.vee import RuleSet
 from protocols.quantities import quantity
 
@@ -69,9 +69,10 @@ class BackfillDesk:
         return {"buses": [] if self.closer is None else self.closer.report()}
 
     async def _fetch(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Go through a stretch of a meter's past for so many seconds; from where it is to go on.
+        """Go through a stretch of a meter's past for so many seconds, from `at` on.
 
-        What was fetched is in the journal. `next` None: everything is told.
+        What was fetched is in the journal. `next`: where to go on; None when everything is told.
+        `gaps`: all that is known to be missing of the stretch, whenever the meter said so.
         """
         if self._bench is None:
             msg = "the head-end does not know the time yet: nothing can be fetched for an instant"
@@ -84,8 +85,9 @@ class BackfillDesk:
         seconds = min(float(request.get("seconds", SECONDS_DEFAULT)), SECONDS_MAX)
         until = bench.clock.monotonic() + seconds
         total: dict[str, int] = dict.fromkeys(("steps", "known", "records", "born", "held"), 0)
-        gaps: list[dict[str, str]] = []
-        at_ms = from_ms
+        fresh: list[tuple[str, LoadGap]] = []
+        stores: dict[str, None] = {}
+        at_ms = max(from_ms, _instant(request, "at")) if "at" in request else from_ms
         while at_ms < to_ms:
             end_ms = min(to_ms, at_ms + CHUNK_MS)
             is_whole = True
@@ -94,11 +96,18 @@ class BackfillDesk:
                     await fill.step()
                 for name in total:
                     total[name] += getattr(fill.progress, name)
-                gaps += [_gap_json(store, gap) for gap in fill.progress.gaps]
+                stores[store] = None
+                fresh += [(store, gap) for gap in fill.progress.gaps if gap.reason == NOT_RECORDED]
                 is_whole = is_whole and fill.is_done
             if not is_whole:
                 break
             at_ms = end_ms
+        known = [
+            (store, gap)
+            for store in stores
+            for gap in bench.gaps.listed(meter.id, store, from_ms, to_ms)
+        ]
+        gaps = [_gap_json(store, gap) for store, gap in known + fresh]
         return {
             "schema": SCHEMA,
             "meter": meter.id,
@@ -146,11 +155,7 @@ class BackfillDesk:
 
     def _span(self, request: dict[str, Any]) -> tuple[int, int]:
         assert self._bench is not None
-        try:
-            from_ms, to_ms = from_iso(str(request["from"])), from_iso(str(request["to"]))
-        except (KeyError, ValueError) as error:
-            msg = f"from and to are instants with an offset: 2026-01-31T00:00:00+08:00 ({error})"
-            raise ApiError(msg) from None
+        from_ms, to_ms = _instant(request, "from"), _instant(request, "to")
         to_ms = min(to_ms, self._bench.clock.now_ms())
         if to_ms <= from_ms:
             msg = f"{iso(from_ms)} is not before {iso(to_ms)}: nothing of it has passed"
@@ -180,6 +185,14 @@ class BackfillDesk:
             msg = f"nothing of the plan of meter {meter.id} is kept by it"
             raise ApiError(msg)
         return found
+
+
+def _instant(request: dict[str, Any], name: str) -> int:
+    try:
+        return from_iso(str(request[name]))
+    except (KeyError, ValueError):
+        msg = f"{name} is {request.get(name)!r}, not an instant such as 2026-01-31T00:00:00+08:00"
+        raise ApiError(msg) from None
 
 
 def _gap_json(store: str, gap: LoadGap) -> dict[str, str]:

@@ -25,7 +25,8 @@ from headend.acquisition.registry import Registry
 from headend.acquisition.sessions import KeptSessions
 from headend.acquisition.waiting_room import WaitingRoom
 from headend.api import ApiServer
-from headend.assembly import Assembly, consumer_specs, make_bus, read_plans
+from headend.assembly import Assembly, consumer_specs, hurrying, make_bus, read_plans
+from headend.backfill_desk import BackfillDesk
 from headend.clock_commands import ClockDesk
 from headend.commands import Parts, commands
 from headend.config import Config
@@ -45,6 +46,7 @@ from headend.liveness import status_line, watched
 from headend.machine_clock import OwnClock, boot_id, is_synchronised, machine_clock
 from headend.messages.configured import configured_broker
 from headend.notify import Notifier, Watchdog
+from headend.overload import PlanWatch
 from headend.reload import Reloader
 from headend.supervisor import Supervisor, TaskState
 from headend.transport import Link, make_link
@@ -117,15 +119,16 @@ async def run_daemon(
                 supervisor.start("reload", reloads.run)
                 assembly.start_timeseries(told)
 
-            desk = ClockDesk(parts)
-            undated = Undated(parts, partial(_begin, assembly, keeper, desk), begin_rest)
+            desk, fetcher = ClockDesk(parts), BackfillDesk(assembly)
+            begin = partial(_begin, assembly, keeper, desk, fetcher)
+            undated = Undated(parts, begin, begin_rest)
             if not undated.waits:
-                await _begin(assembly, keeper, desk)
+                await begin()
                 await undated.over()
             stood_up(parts)
             await assembly.start_feed(config, broker, told)
             await assembly.start_status(config)
-            await _listening(_start_api(parts, desk))
+            await _listening(_start_api(parts, desk, fetcher))
             _start_watchdog(parts, notifier)
             if undated.waits:
                 undated.start()
@@ -211,8 +214,10 @@ async def _stand_up(
         rules=RuleSet(),
     )
     outages.held = lambda: engine.held
+    engine.hurry = hurrying(buses)
     parts = Parts(config, clock, journal, registry, engine, buses, supervisor, outages, memory)
     parts.devices = devices
+    parts.plans = PlanWatch(parts, told)
     if own_clock is not None:
         parts.own_clock = own_clock
         parts.waiting = WaitingRoom(
@@ -223,7 +228,9 @@ async def _stand_up(
     return Assembly(parts, plans, opener, sessions, links), keeper
 
 
-async def _begin(assembly: Assembly, keeper: DueKeeper, desk: ClockDesk) -> None:
+async def _begin(
+    assembly: Assembly, keeper: DueKeeper, desk: ClockDesk, fetcher: BackfillDesk
+) -> None:
     """Begin everything that needs to know what day it is. Can be repeated after an error."""
     parts, clock = assembly.parts, assembly.parts.clock
     await keeper.prepare()
@@ -233,11 +240,15 @@ async def _begin(assembly: Assembly, keeper: DueKeeper, desk: ClockDesk) -> None
     since_ms = clock.now_ms() - int(SETTLED_LOOK_BACK.total_seconds() * 1000)
     parts.engine.begin(await parts.journal.settled_due(since_ms), keeper.begun_ms)
     await assembly.start_retention(parts.config)
+    assert parts.plans is not None
+    await parts.plans.begin()
     parts.clocks = await desk.watch()
     tasks = {
         "due-points": keeper.run,
         "outages": parts.outages.run,
+        "plans": parts.plans.run,
         "clocks": parts.clocks.run,
+        "backfill": (await fetcher.begin()).run,
     }
     if parts.devices is not None:
         tasks["devices"] = parts.devices.run
@@ -327,9 +338,10 @@ def _status(parts: Parts) -> str:
     )
 
 
-def _start_api(parts: Parts, desk: ClockDesk) -> ApiServer:
+def _start_api(parts: Parts, desk: ClockDesk, fetcher: BackfillDesk) -> ApiServer:
     declared = DeclarationDesk(parts).commands()
     offered = {**commands(parts), **declared, **desk.commands(), **trust_command(parts)}
+    offered |= fetcher.commands()
     server = ApiServer(parts.config.socket_path, guarded(parts, offered))
     parts.supervisor.start("api", server.run)
     return server

@@ -122,6 +122,15 @@ class KnownGaps:
             (a, b) for a, b, having, _ in self._gaps.get((meter, store), ()) if wanted <= having
         ]
 
+    def listed(self, meter: str, store: str, from_ms: int, to_ms: int) -> list[LoadGap]:
+        """What a store has said not to have of a stretch, by time, cut to it."""
+        found = {
+            LoadGap(max(from_ms, a), min(to_ms, b), reason)
+            for a, b, _having, reason in self._gaps.get((meter, store), ())
+            if a < to_ms and from_ms < b
+        }
+        return sorted(found)
+
     def reason(self, meter: str, store: str, point: str, at_ms: int) -> str | None:
         """Why a store has no value of an instant; None when it never said so."""
         for start_ms, end_ms, having, reason in self._gaps.get((meter, store), ()):

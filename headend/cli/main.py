@@ -67,6 +67,7 @@ COMMANDS = (
     Command("simulate", "simulate", "a simulated meter on a pty or a TCP port"),
     Command("readings", "readings", "what the journal holds"),
     Command("due", "due", "what was due on a day and what became of it"),
+    Command("backfill", "backfill", "fetch a meter's past from its own memory"),
     Command("alarms", "alarms", "what is wrong now, and what was"),
     Command("trace", "trace", "the way of one reading back to its bytes"),
     Command("feed", "feed", "cursors of the feed's consumers; set one back"),
