@@ -120,8 +120,13 @@ def over_link(
         link = make_link(spec)
         settings = bus_settings(BusSection(link=args.link))
         bus = Bus(link.name, link, settings, clock=SystemClock(), observer=probe.saw)
-        probe.use(bus)
         async with Supervisor() as supervisor:
+
+            async def connect_anew() -> None:
+                await supervisor.stop("bus")
+                supervisor.start("bus", bus.run)
+
+            probe.use(bus, connect_anew)
             supervisor.start("bus", bus.run)
             return await work(probe)
 

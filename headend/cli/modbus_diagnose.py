@@ -24,6 +24,7 @@ from protocols.modbus.profile import DeviceProfile
 from protocols.modbus.sunspec import any_sunspec, sunspec_profile
 
 SCHEMA = "modbus_diagnose/1"
+SHOWN_MAX = 60
 BEYOND_DOUBT = 2  # so many plausible values are no chance
 
 _WORDS = {
@@ -131,7 +132,7 @@ async def _try_all(probe: Probe, ct: Decimal, pt: Decimal) -> tuple[Diagnosis, l
             told = await diagnose_device(
                 probe, profile, ct=Decimal(1) if primary else ct, pt=Decimal(1) if primary else pt
             )
-        if told.no_frame:
+        if told.no_frame or told.tells_nothing:
             return told, []
         if not told.findings and told.plausible >= BEYOND_DOUBT:
             fits.append(name)
@@ -184,9 +185,13 @@ def _print_finding(one: Finding, lang: str) -> None:
         print(f"  ({clean(one.message)})")
     if one.evidence:
         head = (words["point"], words["read"], words["found"])
-        rows = [(clean(e.point), clean(e.read), clean(e.found)) for e in one.evidence]
+        rows = [(clean(e.point), _short(e.read), _short(e.found)) for e in one.evidence]
         text = table(head, rows)
         print("\n".join(f"    {line}" for line in text.splitlines()))
+
+
+def _short(text: str) -> str:
+    return clean(text if len(text) <= SHOWN_MAX else text[: SHOWN_MAX - 4] + " ...")
 
 
 def _json(told: Diagnosis, fits: list[str] | None, args: argparse.Namespace) -> dict[str, Any]:

@@ -4,7 +4,7 @@ What comes is kept byte by byte, because what is wrong shows in just those bytes
 takes: the frame of another framing, an echo, another unit. What they mean `protocols` says.
 """
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -78,10 +78,15 @@ class Probe:
         self._transaction = 0
         self._seen: list[Exchange] = []
         self._port: BusPort | None = None
+        self._connect_anew: Callable[[], Awaitable[None]] | None = None
 
-    def use(self, port: BusPort) -> None:
-        """Where to ask."""
+    def use(self, port: BusPort, connect_anew: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Where to ask. `connect_anew`: drops the connection, so that the next question begins one.
+
+        A server that has met bytes of the other framing may wait for their end for ever.
+        """
         self._port = port
+        self._connect_anew = connect_anew
 
     def saw(self, exchange: Exchange) -> None:
         """The bus has made an attempt."""
@@ -99,7 +104,9 @@ class Probe:
         )
 
     async def ask_otherwise(self, request: ReadRequest) -> Answer:
-        """The same read once in the other framing."""
+        """The same read once in the other framing, over a new connection."""
+        if self._connect_anew is not None:
+            await self._connect_anew()
         return await self._send(other_framing(request), attempts=1)
 
     async def _send(self, request: ReadRequest, attempts: int | None = None) -> Answer:
@@ -162,6 +169,11 @@ class Diagnosis:
     def no_frame(self) -> bool:
         """Nothing came that could be looked into."""
         return any(one.code in NO_FRAME for one in self.findings)
+
+    @property
+    def tells_nothing(self) -> bool:
+        """The device is not reached, or has no time: whatever it is asked, it says the same."""
+        return any(one.code not in _GO_ON for one in self.answers)
 
     @property
     def plausible(self) -> int:
