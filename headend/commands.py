@@ -1,7 +1,7 @@
 """The parts of a running daemon, and the commands its local socket takes for them."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -22,7 +22,7 @@ from headend.bus import Bus, Priority
 from headend.config import Config
 from headend.domain import alarms
 from headend.domain.clock import Clock, from_iso, iso
-from headend.domain.meter import MeterExchange
+from headend.domain.meter import Meter, MeterExchange
 from headend.drivers import reading_json
 from headend.feed.publisher import Publisher
 from headend.journal import Journal, is_feed_consumer
@@ -54,6 +54,30 @@ class Reloads(Protocol):
         ...
 
 
+class Plans(Protocol):
+    """Who decides which buses are polled, by whether their plans fit."""
+
+    async def begin(self) -> None:
+        """Decide, before anything is polled."""
+        ...
+
+    async def weigh(self, config: Config, meters: Sequence[Meter]) -> Callable[[], None]:
+        """Look at other plans; calling what is returned puts them in force."""
+        ...
+
+    async def tell(self) -> bool:
+        """Bring the alarms to what is so; whether they are."""
+        ...
+
+    async def run(self) -> None:
+        """The task."""
+        ...
+
+    def report(self) -> list[dict[str, Any]]:
+        """Every bus's plan, for `status`."""
+        ...
+
+
 @dataclass(slots=True)
 class Parts:
     """What the running daemon consists of, for the commands of the local socket."""
@@ -71,6 +95,7 @@ class Parts:
     publisher: Publisher | None = None
     timeseries: TimeSeries | None = None
     reloads: Reloads | None = None
+    plans: Plans | None = None
     clocks: ClockWatch | None = None
     own_clock: OwnClock | None = None  # None: a clock that is simply right
     waiting: WaitingRoom | None = None  # where is read what cannot be dated
@@ -229,6 +254,7 @@ def _status(parts: Parts) -> dict[str, Any]:
         "configuration": parts.config.hash,
         "reload": None if parts.reloads is None else parts.reloads.last,
         "tasks": tasks,
+        "plans": [] if parts.plans is None else parts.plans.report(),
         "feed": None if parts.publisher is None else parts.publisher.report(),
         "timeseries": [] if parts.timeseries is None else parts.timeseries.report(),
     }

@@ -14,9 +14,12 @@ from headend.domain.errors import PortGone
 from headend.domain.exchange import Exchange
 from headend.domain.link import ModbusTcpSpec, Rfc2217Spec, SerialSpec, TcpSpec
 from headend.domain.meter import Meter
+from headend.drivers import bus_device
 from headend.drivers.configured import ConfiguredSessions
+from headend.journal.answers import answer_times
 
 _PSEUDO = "/dev/pts/"
+ANSWERS_MIN = 5
 
 
 class _NoPort:
@@ -52,6 +55,25 @@ def bus_plans(
         if own:
             known = dict((measured or {}).get(name, {}))
             yield plan_bus(name, own, plans, sessions, line_facts(section, known))
+
+
+def measured_delays(
+    config: Config, meters: Sequence[Meter] | None = None
+) -> dict[str, dict[str, float]]:
+    """How long each meter really thinks, by bus and meter, for `bus_plans`; reads the journal.
+
+    Seconds from the end of a request to the first byte of its reply, on average over the newest
+    answers. A meter with fewer than `ANSWERS_MIN` of them is left out.
+    """
+    answers = answer_times(config.journal_path)
+    found: dict[str, dict[str, float]] = {}
+    for meter in config.meters if meters is None else meters:
+        known = answers.get((meter.bus, bus_device(meter)))
+        if known is None or known.answers < ANSWERS_MIN or meter.bus not in config.buses:
+            continue
+        char_s = line_facts(config.buses[meter.bus], {}).char_s
+        found.setdefault(meter.bus, {})[meter.id] = known.think_s(char_s)
+    return found
 
 
 def line_facts(section: BusSection, measured: dict[str, float]) -> LineFacts:

@@ -337,17 +337,28 @@ class _Change:
         if not (changes.buses or changes.meters or changes.plans or changes.profiles):
             return
         plans = read_plans(self._new)
+        put_plans_in_force = await self._weigh_plans(then)
         over = Changeover.between(parts.registry, self._assembly.plans, then, plans)
         resting = over.buses() | self._ports_closed
         pollers = [p for bus, p in parts.engine.pollers.items() if bus in resting]
         try:
             async with AsyncExitStack() as turns:
                 await self._rest(resting, turns)
+                put_plans_in_force()
                 await self._change_buses(over)
         finally:
             for poller in pollers:
                 poller.go_on()
         await self._tell_due(over)
+        if parts.plans is not None:
+            await parts.plans.tell()
+
+    async def _weigh_plans(self, then: Registry) -> Callable[[], None]:
+        """Whether every bus can keep what is planned then."""
+        plans = self._parts.plans
+        if plans is None:
+            return lambda: None
+        return await plans.weigh(self._new, then.all())
 
     async def _rest(self, buses: set[str], turns: AsyncExitStack) -> None:
         """Until nothing is read where a port or a meter changes; not for ever.

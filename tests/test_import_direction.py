@@ -28,6 +28,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("commands",),
     ("assembly",),
     ("planning",),
+    ("overload",),
     ("clock_commands", "undated", "backfill_desk"),
     ("reload",),
     ("daemon",),

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from headend.bus import failures
 from headend.bus.attempt import Attempt
@@ -175,6 +176,10 @@ class Bus:
         finally:
             if expiry is not None:
                 expiry.cancel()
+
+    def hurry(self, device: str) -> AbstractContextManager[None]:
+        """Inside it every request for a device counts as ON_DEMAND: somebody waits for it."""
+        return self._queue.hurry(device)
 
     def statistics(self) -> BusStatistics:
         """A snapshot of the counters."""

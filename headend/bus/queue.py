@@ -9,11 +9,16 @@ Bounds, so that no class of work starves another (times are the line's, silences
   goes first. So in the long run BACKFILL has at least a tenth of the line against DUE, EVENTS a
   twentieth and STATISTICS a fiftieth; all of them together a fifth against ON_DEMAND.
 - Each class has its own places: a flood of one does not keep another's requests from being taken.
+- Who waits for a device that somebody asks for (`hurry`) counts as ON_DEMAND meanwhile: whatever
+  holds that device up behind more urgent work would hold the person up as well.
 - Within a class a request that has to be sent again keeps its place; its attempts are its bound.
 """
 
 import heapq
 from asyncio import Future
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from headend.bus.request import BusRequest, Priority
@@ -50,6 +55,7 @@ class RequestQueue:
         self._heaps: dict[int, list[Pending]] = {int(priority): [] for priority in Priority}
         self._shares = Shares[int]({int(p): patience for p, patience in PATIENCE.items()})
         self._on_demand_in_row = 0
+        self._hurried: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return sum(len(heap) for heap in self._heaps.values())
@@ -65,6 +71,8 @@ class RequestQueue:
 
     def push(self, pending: Pending) -> None:
         """Put a request in its place."""
+        if pending.request.device in self._hurried:
+            pending.priority = int(Priority.ON_DEMAND)
         heapq.heappush(self._heaps[pending.priority], pending)
 
     def pop(self) -> Pending:
@@ -76,6 +84,21 @@ class RequestQueue:
         is_on_demand = priority == Priority.ON_DEMAND
         self._on_demand_in_row = self._on_demand_in_row + 1 if is_on_demand else 0
         self._shares.used(priority, seconds, [p for p, heap in self._heaps.items() if heap])
+
+    @contextmanager
+    def hurry(self, device: str) -> Iterator[None]:
+        """Every request for a device counts as ON_DEMAND, also those that wait already."""
+        self._hurried[device] += 1
+        for heap in self._heaps.values():
+            for pending in [p for p in heap if p.request.device == device]:
+                self.discard(pending)
+                self.push(pending)
+        try:
+            yield
+        finally:
+            self._hurried[device] -= 1
+            if not self._hurried[device]:
+                del self._hurried[device]
 
     def discard(self, pending: Pending) -> bool:
         """Take one out, wherever it stands; False when it is not (or no longer) there."""

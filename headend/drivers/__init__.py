@@ -1,5 +1,6 @@
 """Meter sessions: points in, values or errors out. What is due is decided elsewhere."""
 
+from headend.drivers.device import bus_device
 from headend.drivers.dlt645 import Dlt645Session
 from headend.drivers.modbus import ModbusSession, transaction_ids
 from headend.drivers.result import Doubt, Footing, PointResult, error_code, reading_json
@@ -10,6 +11,7 @@ __all__ = [
     "Footing",
     "ModbusSession",
     "PointResult",
+    "bus_device",
     "error_code",
     "reading_json",
     "transaction_ids",

@@ -46,7 +46,7 @@ def configured(folder: Path, link: str, broker: str) -> Config:
     file = folder / "headend.yaml"
     file.write_text(
         "headend: {name: he1, zone: Asia/Shanghai, data: data}\n"
-        f'buses: {{b: {{link: "{link}", gap_ms: 0}}}}\n'
+        f'buses: {{b: {{link: "{link}", gap_ms: 0, allow_overload: true}}}}\n'
         "meters: [{id: M-OLD, service_point: SP-1, bus: b, protocol: dlt645-2007, "
         f'address: "{ADDRESS}", plan: p, capacity_kw: "13.2"}}]\n'
         f"plans: {{p: {{every: [{{seconds: 1, points: [{IMPORT}, {EXPORT}]}}]}}}}\n"

@@ -33,7 +33,7 @@ async def polled(link: str, tmp_path: Path) -> dict[str, Decimal]:
     file = tmp_path / "headend.yaml"
     file.write_text(
         "headend: {name: he1, zone: Asia/Shanghai, data: data}\n"
-        f'buses: {{b: {{link: "{link}"}}}}\n'
+        f'buses: {{b: {{link: "{link}", allow_overload: true}}}}\n'
         "meters:\n"
         "  - {id: M-1, service_point: SP-1, bus: b, protocol: dlt645-2007, "
         f'address: "{ADDRESS}", plan: p}}\n'

@@ -34,6 +34,7 @@ class BusSection(Section):
     row after which a meter is only probed, at most `probe_max_s` apart. `wakeup`: FE bytes before
     a DL/T 645 request. `turnaround_ms`, `loss_percent`: what plans count with (see
     `headend plan`): how long meters usually think, and how many requests get no answer.
+    `allow_overload`: poll the bus although its plan falls behind; otherwise it is not polled.
 
     On a `modbus-tcp` link the gap is 0 and the time-out 3000 ms unless they are given, and what
     belongs to a line has no meaning.
@@ -51,6 +52,7 @@ class BusSection(Section):
     wakeup: Whole = Field(default=4, ge=0, le=8)
     turnaround_ms: Whole = Field(default=100, ge=0, le=60_000)
     loss_percent: Seconds = Field(default=1.0, ge=0.0, le=50.0)
+    allow_overload: Flag = False
 
     @model_validator(mode="before")
     @classmethod
