@@ -16,6 +16,7 @@ from headend.acquisition.meter_clocks import (
     FAILED_MS,
     MeterClock,
     Policy,
+    are_known,
     first_at,
     is_ours,
     next_at,
@@ -24,7 +25,7 @@ from headend.acquisition.meter_reader import MeterSession
 from headend.bus import Priority
 from headend.config.meter_rules import DLT645
 from headend.config.sections.control import ClockControlSection
-from headend.control.clock import SET, ClockOutcome
+from headend.control.clock import LEFT, SET, ClockOutcome
 from headend.control.clock_policy import Verdict
 from headend.domain.clock import Clock, iso
 from headend.domain.clock_offset import Measured, measured, narrowed
@@ -233,6 +234,10 @@ class ClockWatch:
         assert look is not None
         now_ms = self._clock.now_ms()
         others = [c for c in self.clocks.values() if c is not clock]
+        if not are_known(others, now_ms):
+            clock.message = "other meters are measured first, to tell whose clock is wrong"
+            clock.next_ms = now_ms + AGAIN_MS
+            return
         if is_ours(look.offset_ms, others, now_ms):
             reason = "most meters are off alike: it rather is the head-end's own clock"
             await self._ticket(meter, clock, "sync", reason)
@@ -259,6 +264,8 @@ class ClockWatch:
             self._known(meter.id, outcome.after.offset_ms / 1000)
             await self._journal.clocks_measured([(meter.id, row)])
             await self._clear(meter)
+            return
+        if outcome.outcome == LEFT:  # looked at once more, it was right
             return
         await self._ticket(meter, clock, "sync", f"it could not be set: {outcome.message}")
 

@@ -105,6 +105,16 @@ def trend(history: Sequence[ClockMeasured]) -> Drift | None:
     return drift([_measured(row) for row in history[began:]])
 
 
+def are_known(clocks: Sequence[MeterClock], now_ms: int) -> bool:
+    """Whether at least half of all meters were tried lately: enough to tell who is wrong."""
+    tried = sum(
+        clock.error is not None
+        or (clock.last is not None and now_ms - clock.last.at_ms < RECENT_MS)
+        for clock in clocks
+    )
+    return tried * 2 >= len(clocks)
+
+
 def is_ours(offset_ms: int, others: Iterable[MeterClock], now_ms: int) -> bool:
     """Whether it rather is our own clock: most of the meters are off alike."""
     recent = [
