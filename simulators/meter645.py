@@ -161,7 +161,7 @@ class Meter645:
         self._rng = seeded(settings.seed)
         profile, kept = settings.profile, settings.kept
         load = kept.load
-        if profile.load is not GENERIC.load or profile.load_all_di == REGIONAL_DI:
+        if profile.load != GENERIC.load or profile.load_all_di == REGIONAL_DI:
             regional = load.regional or profile.load_all_di == REGIONAL_DI
             kept = replace(kept, load=replace(load, shape=profile.load, regional=regional))
         self.state = MeterState(settings.address)

@@ -57,6 +57,14 @@ class MeterBus:
         """The meters, as they were hung on."""
         return iter(tuple(self._meters))
 
+    def at_speed(self, speed: int) -> int | None:
+        """The master's side runs at `speed` from now on; the pace of bytes then, None = as before.
+
+        Only a meter that was told to change its speed sets the pace of its line anew.
+        """
+        self.speed = speed
+        return speed if any(meter.state.speed == speed for meter in self._meters) else None
+
     def receive(self, data: bytes, bad: Sequence[int]) -> list[Transmission]:
         """What the meters send because of these bytes; parity-damaged frames are not heard."""
         sent: list[Transmission] = []

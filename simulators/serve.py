@@ -8,16 +8,19 @@ a UART's FIFO, the last at the instant its last character is over.
 import asyncio
 import contextlib
 import os
+import termios
 import tty
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from simulators.damage import Damager
 from simulators.schedule import LoopSchedule
-from simulators.wire import Line, Station
+from simulators.wire import Line, Station, char_seconds
 
 CHUNK = 8
 _READ_MAX = 4096
+_SPEEDS = {getattr(termios, f"B{speed}"): speed for speed in (600, 1200, 2400, 4800, 9600, 19200)}
 _UNREAD_MAX = 65_536  # bytes a TCP reader may leave unread before more are dropped
 
 
@@ -39,7 +42,11 @@ class Server(Protocol):
 
 
 class PtyServer:
-    """A pseudo terminal, under a symlink when `path` is given. `unplug` and `plug` as by hand."""
+    """A pseudo terminal, under a symlink when `path` is given. `unplug` and `plug` as by hand.
+
+    `on_speed(baud)` is told the speed whoever has opened the pty has set, before what they sent is
+    heard; the pace of the line becomes what it gives back, if it gives any.
+    """
 
     def __init__(
         self,
@@ -53,7 +60,9 @@ class PtyServer:
         parity: str = "even",
         to_station: Damager | None = None,
         to_master: Damager | None = None,
+        on_speed: Callable[[int], int | None] | None = None,
     ) -> None:
+        self._on_speed = on_speed
         self.path = path
         self.device = ""
         self.dropped = 0  # bytes nobody read in time: a line does not wait
@@ -135,7 +144,15 @@ class PtyServer:
             data = os.read(self._fds[0], _READ_MAX)
         except (BlockingIOError, InterruptedError):
             return
+        if self._on_speed is not None:
+            self._follow_speed(self._on_speed, self._fds[1])
         self.line.send(data)
+
+    def _follow_speed(self, told: Callable[[int], int | None], theirs: int) -> None:
+        speed = _SPEEDS.get(termios.tcgetattr(theirs)[5])
+        pace = None if speed is None else told(speed)
+        if pace is not None:
+            self.line.char_s = char_seconds(pace)
 
     def _deliver(self, data: bytes, _bad: object) -> None:
         """Marks are lost here: a pty carries no parity."""

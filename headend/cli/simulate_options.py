@@ -91,12 +91,17 @@ def as_kwh(text: str) -> Decimal:
     return kwh
 
 
-def timeline_of(args: argparse.Namespace, now_ms: int, *, told: bool) -> "Timeline":
-    """The time that drives the energy: `told` registers hold as told when the device is ready."""
+def timeline_of(
+    args: argparse.Namespace, now_ms: int, *, told: bool, past_days: int | None = None
+) -> "Timeline":
+    """The time that drives the energy: `told` registers hold as told when the device is ready.
+
+    `past_days`: how long the device has hung there; None = as long as those of a street.
+    """
     from simulators.energy import Timeline  # noqa: PLC0415
     from simulators.street import PAST_DAYS  # noqa: PLC0415
 
-    origin_ms = midnight_ms(now_ms, args.zone) - PAST_DAYS * 86_400_000 - 1
+    origin_ms = midnight_ms(now_ms, args.zone) - (past_days or PAST_DAYS) * 86_400_000 - 1
     timeline = Timeline(origin_ms, speed=0 if told else 1)  # nothing flowed before
     timeline.change(now_ms, args.speed)
     return timeline
