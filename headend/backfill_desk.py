@@ -31,12 +31,11 @@ GAPS_SHOWN_MAX = 1000
 
 
 class BackfillDesk:
-    """One for a daemon. `closer` is there once the time is known."""
+    """One for a daemon: `begin` once the time is known."""
 
     def __init__(self, assembly: Assembly) -> None:
         self._assembly = assembly
         self._bench: Workbench | None = None
-        self.closer: GapCloser | None = None
 
     async def begin(self) -> GapCloser:
         """What has to be fetched afterwards can be worked out from now on."""
@@ -54,19 +53,16 @@ class BackfillDesk:
             RuleSet(),
             KnownGaps(told, not_before_ms=oldest_ms),
         )
-        self.closer = GapCloser(self._bench, is_busy=self._is_busy)
-        return self.closer
+        parts.backfill = GapCloser(self._bench, is_busy=self._is_busy)
+        return parts.backfill
 
     def _is_busy(self, bus: str) -> bool:
         poller = self._assembly.parts.engine.pollers.get(bus)
         return poller is not None and poller.is_busy
 
     def commands(self) -> dict[str, Command]:
-        """`backfill`, and `backfill_status`."""
-        return {"backfill": self._fetch, "backfill_status": self._status}
-
-    async def _status(self, _request: dict[str, Any]) -> dict[str, Any]:
-        return {"buses": [] if self.closer is None else self.closer.report()}
+        """`backfill`."""
+        return {"backfill": self._fetch}
 
     async def _fetch(self, request: dict[str, Any]) -> dict[str, Any]:
         """Go through a stretch of a meter's past for so many seconds, from `at` on.

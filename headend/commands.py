@@ -12,6 +12,7 @@ from headend import __version__
 from headend.acquisition.clock_watch import ClockWatch
 from headend.acquisition.device_watch import DeviceWatch
 from headend.acquisition.engine import Engine
+from headend.acquisition.gap_closer import GapCloser
 from headend.acquisition.memory import MeterMemory
 from headend.acquisition.meter_reader import Taken
 from headend.acquisition.outage_watch import OutageWatch
@@ -97,6 +98,7 @@ class Parts:
     reloads: Reloads | None = None
     plans: Plans | None = None
     clocks: ClockWatch | None = None
+    backfill: GapCloser | None = None
     own_clock: OwnClock | None = None  # None: a clock that is simply right
     waiting: WaitingRoom | None = None  # where is read what cannot be dated
 
@@ -255,6 +257,7 @@ def _status(parts: Parts) -> dict[str, Any]:
         "reload": None if parts.reloads is None else parts.reloads.last,
         "tasks": tasks,
         "plans": [] if parts.plans is None else parts.plans.report(),
+        "backfill": [] if parts.backfill is None else parts.backfill.report(),
         "feed": None if parts.publisher is None else parts.publisher.report(),
         "timeseries": [] if parts.timeseries is None else parts.timeseries.report(),
     }
