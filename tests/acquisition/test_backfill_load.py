@@ -1,14 +1,17 @@
 """What a meter kept comes into the journal whole, once, and marked as what it is."""
 
+import json
 from decimal import Decimal
 from pathlib import Path
 
+import jsonschema
+import msgspec
 import pytest
 
-from headend.acquisition.backfill import RECORD_CHECKSUM
+from headend.acquisition.backfill import GAP_EVENT, RECORD_CHECKSUM
 from headend.acquisition.between import BEYOND_NEXT
 from headend.bus import Priority
-from headend.domain.clock import from_iso
+from headend.domain.clock import from_iso, iso
 from headend.domain.due import DueState
 from headend.domain.errors import ConfigError, NoAnswer
 from headend.domain.meter import Event
@@ -32,6 +35,7 @@ from tests.acquisition.fill_bench import (
     quarters,
 )
 
+ROOT = Path(__file__).parents[2]
 FROM_MS, TO_MS = local("05T00:00:00"), local("06T00:00:00")
 HOLE = (local("05T10:07:00"), local("05T12:10:00"))
 IN_HOLE = range(local("05T10:15:00"), local("05T12:10:00"), QUARTER_MS)
@@ -61,6 +65,23 @@ async def test_a_day_with_a_hole_is_born_as_the_meter_showed_it_and_the_hole_is_
         assert event.fields["reason"] == NO_RECORD
         assert event.fields["points"] == [IMPORT, EXPORT]
         assert set(made.port.priorities) == {Priority.BACKFILL}
+
+
+async def test_a_hole_reaches_consumers_as_the_schema_says(tmp_path: Path) -> None:
+    async with fill_bench(tmp_path, Gap(*HOLE)) as made:
+        await made.filled(FROM_MS, TO_MS)
+        last = made.journal.cursors()["billing"].last_seq
+        records = (await made.journal.read_stream("billing", 1, records_max=last)).records
+        (told,) = [r for r in msgspec.to_builtins(records) if r.get("event") == GAP_EVENT]
+        told |= told.pop("fields", {})
+        schema = json.loads((ROOT / "docs" / "schemas" / "feed.schema.json").read_text())
+        schema |= {"$ref": "#/$defs/event_record"}
+        for key in ("type", "properties", "required", "additionalProperties", "oneOf", "anyOf"):
+            schema.pop(key, None)
+        jsonschema.validate(told, schema)
+        assert (told["from"], told["reason"]) == (iso(IN_HOLE[0]), NO_RECORD)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(told | {"reason": "forgotten"}, schema)
 
 
 async def test_what_is_there_is_not_asked_for_again_and_neither_is_a_hole(tmp_path: Path) -> None:
