@@ -439,6 +439,7 @@ class Bus:
             pending.future.done()  # the caller has gone away
             or pending.attempts >= request.attempts
             or self._devices.is_dead(request.device)
+            or (request.late is Late.NUMBERED and self._devices.is_doubtful(request.device))
             or (request.deadline is not None and self._clock.monotonic() >= request.deadline)
         ):
             self._give_up(pending)

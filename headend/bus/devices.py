@@ -44,6 +44,7 @@ class DeviceBook:
         self._credit_s = 0.0
         self._credit_at: float | None = None
         self._last_answer_at = float("-inf")
+        self._attempted_at = float("-inf")
         self.dead_s = 0.0
 
     def change(self, settings: BusSettings, now: float) -> None:
@@ -58,12 +59,27 @@ class DeviceBook:
         known = self._devices.get(device)
         return known is not None and known.backoff_s > 0
 
+    def is_doubtful(self, device: str) -> bool:
+        """Its last request brought nothing but silence."""
+        known = self._devices.get(device)
+        return known is not None and known.failed_in_row > 0
+
     def may_probe(self, device: str, now: float) -> bool:
-        """A living device always; a dead one when its back-off is over and there is credit."""
+        """A living device always; a dead one when its back-off is over and there is credit.
+
+        Where all are dead nobody is kept waiting, and one is asked every `line_probe_s`.
+        """
         known = self._devices.get(device)
         if known is None or known.backoff_s <= 0:
             return True
-        return now >= known.next_probe and self._credit(now) > 0
+        if now >= known.next_probe and self._credit(now) > 0:
+            return True
+        line_probe_s = self._settings.line_probe_s
+        return (
+            line_probe_s > 0
+            and now - self._attempted_at >= line_probe_s
+            and all(one.backoff_s > 0 for one in self._devices.values())
+        )
 
     def wait_s(self, device: str, now: float) -> float:
         """Seconds until the back-off of a dead device is over; 0.0 for a living one."""
@@ -74,6 +90,7 @@ class DeviceBook:
         """One attempt ended and took `line_s` of the line's time."""
         known = self._get(device)
         known.attempts += 1
+        self._attempted_at = now
         credit_s = self._credit(now)
         if known.backoff_s > 0:
             self.dead_s += line_s

@@ -21,6 +21,8 @@ class BusSettings:
     dead_after: failed requests in a row, all silent, after which a device counts as dead.
     probe_first_s, probe_max_s: back-off of its probes, doubled after each silent one.
     dead_share: part of the line's time that probes of dead devices may take together.
+    line_probe_s: where every device counts as dead one is probed this often all the same, since it
+        costs nobody anything and the line may be back. 0: never sooner than its own back-off.
     reopen_first_s, reopen_max_s: back-off of opening a port that is not there.
     drop_after_silent: attempts in a row, over all devices, after which a port that gave not one
         byte is closed and opened again: for network connections, whose far end may be gone without
@@ -40,6 +42,7 @@ class BusSettings:
     probe_first_s: float = 1.0
     probe_max_s: float = 600.0
     dead_share: float = 0.05
+    line_probe_s: float = 0.0
     reopen_first_s: float = 0.2
     reopen_max_s: float = 10.0
     drop_after_silent: int = 0
