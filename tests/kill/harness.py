@@ -30,7 +30,7 @@ from tests.kill.world import World, WorldError, journal_state
 READS_A_ROUND = 200
 STRIKE_S = 30.0  # how long a window may take to be reached
 ROUND_S = 40.0  # how long the victim's return may take
-DRAIN_S = 60.0
+DRAIN_S = 150.0  # the longest pause between two attempts at the broker, several times
 PASSAGES_MAX = 5
 DELAY_MS_MAX = 4  # some kills fall a moment later, while the other side works on
 
