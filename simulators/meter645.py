@@ -33,7 +33,7 @@ from simulators.faults import Asked, Fault, parse_fault, seeded
 from simulators.measured import Measured, Register
 from simulators.meter645_clock import MeterClock, meter_time
 from simulators.meter645_commands import Commands, CommandSettings, Reach
-from simulators.meter645_content import FREEZES_KEPT, Content, Kept, KeptSettings, Said
+from simulators.meter645_content import FREEZES_KEPT, Content, Kept, KeptSettings
 from simulators.meter645_events import Event, EventLog
 from simulators.meter645_load import REGIONAL_DI, LoadSettings
 from simulators.meter645_params import MeterState, Parameters
@@ -363,10 +363,10 @@ class Meter645:
         said = self.content.said(item, self.meter_clock, now_ms) if item else None
         if item is None or said is None:
             return _NO_DATA
-        values = self._spoilt(item, said.values, firing)
-        points = tuple(item.point_at(index) or "" for index in range(len(values)))
-        answer = _Answer(item.di, points, values, said.values, ())
-        return self._in_frames(header, answer, _payload(item, replace(said, values=values)), firing)
+        values = self._spoilt(item, said.values, firing) if firing else said.values
+        points = tuple([item.point_at(index) or "" for index in range(len(values))])
+        payload = _payload(item, values, said.fill)
+        return self._in_frames(header, item.di, payload, firing, (points, values, said.values))
 
     def _load_answer(
         self, header: str, number: int, read: ReadAsked, now_ms: int, firing: Sequence[Fault]
@@ -389,19 +389,24 @@ class Meter645:
             for one, said in load.classes(number, kept, value_at).items():
                 points += [f"{point}@{kept.time}" for point in CLASS_POINTS[one]]
                 values += said
-        answer = _Answer(read.di, tuple(points), tuple(values), tuple(values), ())
-        return self._in_frames(header, answer, payload, firing)
+        logged = (tuple(points), tuple(values), tuple(values))
+        return self._in_frames(header, read.di, payload, firing, logged)
 
     def _in_frames(
-        self, header: str, answer: _Answer, payload: bytes, firing: Sequence[Fault]
+        self,
+        header: str,
+        di: str,
+        payload: bytes,
+        firing: Sequence[Fault],
+        logged: tuple[tuple[str, ...], tuple[Value, ...], tuple[Value, ...]],
     ) -> _Answer | int:
         for fault in firing:
             payload = fault.payload(payload)
         try:
-            frames = build_parts(header, answer.di, payload, data_max=self._data_max)
+            frames = build_parts(header, di, payload, data_max=self._data_max)
         except LocalProtocolError:
             return _OTHER  # more parts than can be counted
-        return replace(answer, frames=tuple(frames))
+        return _Answer(di, *logged, tuple(frames))
 
     def _spoilt(
         self, item: Item, values: Sequence[Value], firing: Sequence[Fault]
@@ -464,14 +469,13 @@ class Meter645:
         return None if said is None else said.values
 
 
-def _payload(item: Item, said: Said) -> bytes:
+def _payload(item: Item, values: Sequence[Value], fill: int) -> bytes:
     """The bytes of an item; of an empty slot the byte that fills it."""
     assert item.layout is not None
-    if all(value is None for value in said.values):
-        fields = item.layout.fields
-        rounds = len(said.values) // len(fields)
-        return bytes((said.fill,)) * (rounds * item.layout.round_bytes)
-    return encode(item, *said.values)
+    if all(value is None for value in values):
+        rounds = len(values) // len(item.layout.fields)
+        return bytes((fill,)) * (rounds * item.layout.round_bytes)
+    return encode(item, *values)
 
 
 def _outages(gaps: Iterable[Gap]) -> Iterable[Event]:

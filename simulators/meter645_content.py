@@ -279,18 +279,19 @@ class Content:
     def _fitted(self, item: Item, values: tuple[Value, ...]) -> tuple[Value, ...]:
         """Numbers as the item can hold them: its decimals, its sign or none, its width."""
         assert item.layout is not None
+        if self._is_absolute:
+            values = tuple(
+                abs(value)
+                if isinstance(value, Decimal)
+                and self._strips_sign(item.point_at(index) or f"di:{item.di}")
+                else value
+                for index, value in enumerate(values)
+            )
         fields = item.layout.fields
-        fitted: list[Value] = []
-        for index, value in enumerate(values):
-            one = fields[index % len(fields)]
-            is_number = isinstance(value, Decimal) and one.kind == "number"
-            if not is_number:
-                fitted.append(value)
-                continue
-            assert isinstance(value, Decimal)
-            point = item.point_at(index) or f"di:{item.di}"
-            fitted.append(fit(one, abs(value) if self._strips_sign(point) else value))
-        return tuple(fitted)
+        return tuple(
+            fit(fields[index % len(fields)], value) if isinstance(value, Decimal) else value
+            for index, value in enumerate(values)
+        )
 
     def _strips_sign(self, point: str) -> bool:
         return self._is_absolute and point.startswith(_WITH_DIRECTION)
@@ -348,6 +349,9 @@ def fit(one: Field, value: Decimal) -> Decimal:
     """A number as a field holds it: digits behind its decimals cut, its sign kept or not, and the
     greatest it can say instead of more.
     """
+    sign, digits, exponent = value.as_tuple()
+    if exponent == -one.scale and len(digits) < 2 * one.width and not (sign and not one.signed):
+        return value
     if value < 0 and not one.signed:
         value = -value
     step = Decimal(1).scaleb(-one.scale)
