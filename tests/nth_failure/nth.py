@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
+MANY = 16
 N_MAX = 2000  # a loop that never runs dry is a fault of the loop
 
 
@@ -72,10 +73,14 @@ def until_untouched(kind: str, run: Callable[[int], Run]) -> Loop:
 
 
 def for_a_few(kind: str, run: Callable[[int], Run]) -> Loop:
-    """Run untouched, and then for the first and the second n, one in the middle and the last."""
+    """Run untouched, and then for the first two n, the last two, and one between where many are.
+
+    Two, because runs differ by a step now and then.
+    """
     whole = run(N_MAX)
-    numbers = sorted({1, 2, whole.asked // 2, whole.asked} - {0})
-    return _judged(kind, [*(run(n) for n in numbers), whole])
+    last = whole.asked
+    numbers = {1, 2, last - 1, last} | ({last // 2} if last >= MANY else set())
+    return _judged(kind, [*(run(n) for n in sorted(numbers) if n >= 1), whole])
 
 
 def _judged(kind: str, runs: list[Run]) -> Loop:

@@ -19,7 +19,6 @@ SERIAL = {
 BROKER = {
     "feed: publish, acknowledgement lost": 8,
     "feed: publish, acknowledged and dropped": 3,
-    "billing: publish, acknowledged and dropped": 2,
     "billing: message on its way in": 8,
 }
 

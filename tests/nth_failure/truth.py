@@ -25,7 +25,7 @@ def check_journal(path: Path, estate: Estate, until_ms: int) -> tuple[int, list[
         lines = [
             line for day in journal.due_days() for line in journal.due_lines(day, until_ms=until_ms)
         ]
-        records = list(journal.readings(all_revisions=True))
+        records = list(journal.readings(to_ms=until_ms, all_revisions=True))
         for record in records:
             trace = journal.trace(record.read_id)
             if trace is None or trace.exchange is None or not trace.exchange.reply:
