@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 60.0
 LOOK_AGAIN_AT_OLD_DAYS_S = 6 * 3600.0
 OWED_MOST = 20_000  # of a day, at once; the rest when these are served
+AT_ONCE = 200  # due points looked at before others have their turn
 GRACE_MS = 60_000  # a poller that is reading just now shall have finished
 METER_REST_FIRST_S = 60.0
 METER_REST_MAX_S = 3600.0
@@ -125,6 +126,9 @@ class GapCloser:
         self._rests: dict[str, _Rest] = {}
         self._clean: dict[date, float] = {}  # closed days where nothing is left, and since when
         self._took_s: dict[str, float] = {}
+        # Of one look: until when a due point is the poller's, and where it may be found after.
+        self._lines: dict[tuple[str, str, int], int | None] = {}
+        self._places: dict[tuple[str, str, int], list[str]] = {}
         self._left_over = False  # a meter was owed more than one turn could give
 
     def report(self) -> list[dict[str, Any]]:
@@ -159,6 +163,8 @@ class GapCloser:
             plan.backfill.days for plan in self._bench.plans.values() if _wants(plan.backfill)
         ]
         found = _Round()
+        self._lines.clear()
+        self._places.clear()
         if not wanted:
             return found
         first = local_day(now_ms, self._bench.zone) - timedelta(days=max(wanted))
@@ -169,8 +175,7 @@ class GapCloser:
             owed = await self._bench.journal.look(
                 partial(owed_of_day, day=day, until_ms=now_ms - GRACE_MS, most=OWED_MOST)
             )
-            await asyncio.sleep(0)
-            if not self._sort(owed.owed, found, now_ms) and owed.is_whole:
+            if not await self._sort(owed.owed, found, now_ms) and owed.is_whole:
                 self._nothing_left(day, owed.owed, now_ms, now_s)
         self._clean = {day: at for day, at in self._clean.items() if day >= first}
         return found
@@ -182,11 +187,13 @@ class GapCloser:
         if is_over and all(one.state is not DueState.OPEN for one in owed):
             self._clean[day] = now_s
 
-    def _sort(self, owed: Sequence[Owed], found: _Round, now_ms: int) -> int:
+    async def _sort(self, owed: Sequence[Owed], found: _Round, now_ms: int) -> int:
         """Put what can be asked for to its bus and meter; how many there are."""
         count = 0
         meters: dict[str, Meter | None] = {}
-        for one in owed:
+        for number, one in enumerate(owed):
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)  # the buses must go on
             name = one.key.meter
             if name not in meters:
                 meters[name] = self._meter(name)
@@ -213,8 +220,8 @@ class GapCloser:
         later = self._bench.plans[meter.plan].backfill
         if due_ms < now_ms - later.days * 86_400_000:
             return False
-        tolerance_ms = self._served_until_ms(meter, point, due_ms)
-        if tolerance_ms is None or tolerance_ms + GRACE_MS >= now_ms:
+        until_ms = self._served_until_ms(meter, point, due_ms)
+        if until_ms is None or until_ms + GRACE_MS >= now_ms:
             return False
         return any(
             self._bench.gaps.reason(meter.id, store, point, due_ms) is None
@@ -223,16 +230,25 @@ class GapCloser:
 
     def _served_until_ms(self, meter: Meter, point: str, due_ms: int) -> int | None:
         """Until when the poller may still read it; None when no line of the plan asks for it."""
-        found = [
-            due_ms + (FREEZE_SERVED_MS if entry.source == "freeze" else entry.tolerance_ms)
-            for entry in self._bench.plans[meter.plan].entries
-            if point in entry.points
-            and next(instants(entry, due_ms, due_ms + 1, self._bench.zone), None) is not None
-        ]
-        return max(found, default=None)
+        key = (meter.plan, point, due_ms)  # the same for every meter of the plan
+        if key not in self._lines:
+            found = [
+                due_ms + (FREEZE_SERVED_MS if entry.source == "freeze" else entry.tolerance_ms)
+                for entry in self._bench.plans[meter.plan].entries
+                if point in entry.points
+                and next(instants(entry, due_ms, due_ms + 1, self._bench.zone), None) is not None
+            ]
+            self._lines[key] = max(found, default=None)
+        return self._lines[key]
 
     def _stores(self, meter: Meter, point: str, due_ms: int) -> list[str]:
         """Where a due point may be found, the likeliest first."""
+        key = (meter.plan, point, due_ms)
+        if key not in self._places:
+            self._places[key] = self._stores_of(meter, point, due_ms)
+        return self._places[key]
+
+    def _stores_of(self, meter: Meter, point: str, due_ms: int) -> list[str]:
         later = self._bench.plans[meter.plan].backfill
         stores = []
         if later.daily and is_daily(self._bench, meter, point, due_ms):

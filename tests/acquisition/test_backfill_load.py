@@ -8,7 +8,7 @@ import jsonschema
 import msgspec
 import pytest
 
-from headend.acquisition.backfill import GAP_EVENT, RECORD_CHECKSUM
+from headend.acquisition.backfill import GAP_EVENT, RECORD_CHECKSUM, TOLD_LATER
 from headend.acquisition.between import BEYOND_NEXT
 from headend.bus import Priority
 from headend.domain.clock import from_iso, iso
@@ -224,6 +224,29 @@ async def test_a_register_above_the_next_good_one_is_held_though_nothing_is_befo
         rows = [row for row in made.readings() if row.value != "0.10"]
         assert {row.verdict for row in rows} == {"held"}
         assert all(BEYOND_NEXT in row.flags for row in rows)
+
+
+async def test_a_register_that_wrapped_on_the_way_makes_no_energy_twice(tmp_path: Path) -> None:
+    async with fill_bench(tmp_path) as made:
+        wraps_ms = local("05T12:00:00")
+        before = Reading("M-1", "SP-1", IMPORT, Decimal("999990.00"), "kWh", FROM_MS - 1, NOW_MS)
+        after = Reading("M-1", "SP-1", IMPORT, Decimal("30.00"), "kWh", TO_MS, NOW_MS)
+        await made.journal.append_many([Birth((before,)), Birth((after,))])
+        store = made.device.kept.load.store
+        store.take(made.device.meter_clock, made.clock.now_ms())
+
+        def shown(at_ms: int) -> Decimal:
+            quarters_on = Decimal((at_ms - wraps_ms) // QUARTER_MS)
+            return quarters_on / 10 if at_ms >= wraps_ms else Decimal(999_999) + quarters_on / 10
+
+        kept = [Freeze(one.time, one.at_ms, {IMPORT: shown(one.at_ms)}) for one in store]
+        store.replace(kept, made.clock.now_ms())
+        await made.filled(FROM_MS, TO_MS, points=[IMPORT])
+        verdicts = {from_iso(row.time): (row.verdict, row.flags) for row in made.readings()}
+        assert verdicts[wraps_ms - QUARTER_MS] == ("ok", [])
+        # That it wrapped was told with the later register: another event would count it again.
+        assert verdicts[wraps_ms + QUARTER_MS] == ("held", ["rollover", TOLD_LATER])
+        assert not await made.journal.meter_events(("rollover",))
 
 
 async def test_a_live_register_is_judged_by_what_was_fetched_before_it(tmp_path: Path) -> None:
