@@ -26,7 +26,7 @@ from headend.bus import Priority
 from headend.config.meter_rules import DLT645
 from headend.config.sections.control import ClockControlSection
 from headend.control.clock import LEFT, SET, ClockOutcome
-from headend.control.clock_policy import Verdict
+from headend.control.clock_policy import Verdict, verdict
 from headend.domain.clock import Clock, iso
 from headend.domain.clock_offset import Measured, measured, narrowed
 from headend.domain.errors import BadReply, HeadendError, JournalError
@@ -111,6 +111,7 @@ class ClockWatch:
             clock = MeterClock(meter, first_at(meter, last_ms, now_ms), list(rows[began:]))
             self.clocks[meter] = clock
             if clock.last is not None:
+                clock.verdict = verdict(clock.last, self._section)
                 self._known(meter, clock.last.offset_ms / 1000)
         for event in told:
             if event.fields.get("alarm") == WRONG:
@@ -261,6 +262,7 @@ class ClockWatch:
             self.set += 1
             clock.wrong_in_row = 0
             row = clock.take(outcome.after, LOOKS - 1, was_set=True)
+            clock.verdict = verdict(outcome.after, self._section)
             self._known(meter.id, outcome.after.offset_ms / 1000)
             await self._journal.clocks_measured([(meter.id, row)])
             await self._clear(meter)

@@ -69,16 +69,16 @@ class MeterClock:
     wrong_in_row: int = 0
     error: str | None = None  # of the last try; None when it gave a measurement
     message: str = ""  # what was done about it at last, or why not
+    drift: Drift | None = None  # the trend since the clock was last set
+    verdict: Verdict | None = None
+
+    def __post_init__(self) -> None:
+        self.drift = trend(self.history)
 
     @property
     def last(self) -> Measured | None:
         """The newest measurement."""
         return None if not self.history else _measured(self.history[-1])
-
-    @property
-    def drift(self) -> Drift | None:
-        """The trend since the clock was last set."""
-        return trend(self.history)
 
     def take(self, look: Measured, looks: int, *, was_set: bool = False) -> ClockMeasured:
         """One measurement more; the row to be kept. `was_set`: we have just set the clock."""
@@ -88,13 +88,14 @@ class MeterClock:
         if began:
             self.history = []
         self.history = [*self.history[-DRIFT_POINTS_MAX + 1 :], row]
+        self.drift = trend(self.history)
         self.error = None
         return row
 
     def judge(self, section: ClockControlSection) -> Verdict:
         """What the policy says of the newest measurement; counts how often it was wrong."""
         assert self.last is not None
-        found = verdict(self.last, section)
+        found = self.verdict = verdict(self.last, section)
         self.wrong_in_row = 0 if found is Verdict.LEAVE else self.wrong_in_row + 1
         return found
 

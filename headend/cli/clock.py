@@ -11,6 +11,7 @@ from headend.cli.output import add_config, add_json, add_lang, clean, language, 
 
 ASK_S = 120.0  # a meter, in a queue, twice and once more
 EPILOG = """examples:
+  headend clock list --config headend.yaml
   headend clock read M-0001 M-0002 --config headend.yaml
   headend clock set M-0001 --reason "drifted, ticket 4711" --config headend.yaml
   headend clock broadcast street-a --reason "monthly" --config headend.yaml
@@ -63,7 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     broadcast = what.add_parser("broadcast", help="give all 645 meters of a bus the time")
     broadcast.add_argument("bus", metavar="BUS")
     trust = what.add_parser("trust", help="say that this machine's own clock is right")
-    for sub in (read, setting, broadcast, trust):
+    listing = what.add_parser("list", help="what the daily measurements say; from the journal")
+    listing.add_argument("meters", nargs="*", metavar="METER")
+    for sub in (read, setting, broadcast, trust, listing):
         add_config(sub)
         add_json(sub)
         add_lang(sub)
@@ -78,6 +81,10 @@ def run(args: argparse.Namespace) -> int:
     from headend.config import load_config  # noqa: PLC0415 - the parser must not pay for it
 
     config = load_config(Path(args.config))
+    if args.what == "list":
+        from headend.cli import clock_list  # noqa: PLC0415 - the parser must not pay for it
+
+        return clock_list.run(args, config)
     if args.what == "trust":
         return _trust(args, config.socket_path)
     request: dict[str, Any] = {"command": f"clock_{args.what}"}

@@ -33,6 +33,30 @@ class Good:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockFacts:
+    """A meter's clock as last measured: fast when the offset is positive.
+
+    `verdict`: `leave` (right), `sync` (wrong), `ticket` (far wrong).
+    """
+
+    offset_s: float
+    uncertainty_s: float
+    at_ms: int
+    verdict: str
+    drift_s_per_day: float | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class WatchFacts:
+    """The daily measuring of clocks since the start."""
+
+    measured: int
+    failed: int
+    set: int
+
+
+@dataclass(frozen=True, slots=True)
 class MeterFacts:
     """One meter. `energy_yield` is what an inverter counts instead."""
 
@@ -50,6 +74,7 @@ class MeterFacts:
     energy_import: Good | None
     energy_export: Good | None
     energy_yield: Good | None
+    clock: ClockFacts | None = None
 
     @property
     def newest_ms(self) -> int | None:
@@ -227,3 +252,6 @@ class Facts:
     databases: Sequence[DatabaseFacts]
     journal: JournalFacts
     kept: FromJournal
+    clock_distrusted: str | None = None  # why the machine's clock is not believed since the start
+    undated: int = 0  # readings that wait for it
+    clocks: WatchFacts | None = None

@@ -16,8 +16,10 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from headend import __version__
+from headend.acquisition.clock_watch import ClockWatch
 from headend.acquisition.engine import Engine
 from headend.acquisition.registry import Registry
+from headend.acquisition.waiting_room import WaitingRoom
 from headend.bus import Bus, BusState, BusStatistics, DeviceStatistics
 from headend.config import Config
 from headend.domain.alarms import KINDS, happened, standing
@@ -29,11 +31,13 @@ from headend.domain.link import LinkSpec, SerialSpec
 from headend.domain.meter import Meter
 from headend.feed.publisher import Publisher
 from headend.journal import CursorState, Journal, JournalReader
+from headend.machine_clock import OwnClock
 from headend.status import pulse as measured
 from headend.status.alarms import TOLD_FOR_MS, clean, shown_event, shown_standing
 from headend.status.desk import Desk
 from headend.status.facts import (
     BusFacts,
+    ClockFacts,
     DatabaseFacts,
     DayFacts,
     Facts,
@@ -46,6 +50,7 @@ from headend.status.facts import (
     ProcessFacts,
     StreamFacts,
     TaskFacts,
+    WatchFacts,
 )
 from headend.status.pulse import Pulse
 from headend.supervisor import Supervisor
@@ -82,6 +87,12 @@ class Daemon(Protocol):
     def publisher(self) -> Publisher | None: ...
     @property
     def timeseries(self) -> TimeSeries | None: ...
+    @property
+    def clocks(self) -> ClockWatch | None: ...
+    @property
+    def own_clock(self) -> OwnClock | None: ...
+    @property
+    def waiting(self) -> WaitingRoom | None: ...
 
 
 class Gatherer:
@@ -131,6 +142,9 @@ class Gatherer:
             databases=self._databases(),
             journal=self._journal(),
             kept=kept,
+            clock_distrusted=None if daemon.own_clock is None else daemon.own_clock.distrusted,
+            undated=0 if daemon.waiting is None else daemon.waiting.counts.kept,
+            clocks=_watch_facts(daemon.clocks),
         )
 
     # -- at hand
@@ -168,6 +182,7 @@ class Gatherer:
             energy_import=self._good(meter.id, IMPORT),
             energy_export=self._good(meter.id, EXPORT),
             energy_yield=self._good(meter.id, YIELD),
+            clock=_clock_facts(self._daemon.clocks, meter.id),
         )
 
     def _good(self, meter: str, point: str) -> Good | None:
@@ -315,6 +330,25 @@ class Gatherer:
         except JournalError as error:
             return replace(kept, trouble=clean(str(error)))
         return kept
+
+
+def _clock_facts(watch: ClockWatch | None, meter: str) -> ClockFacts | None:
+    clock = None if watch is None else watch.clocks.get(meter)
+    look = None if clock is None else clock.last
+    if clock is None or look is None or clock.verdict is None:
+        return None
+    return ClockFacts(
+        offset_s=look.offset_ms / 1000,
+        uncertainty_s=look.uncertainty_ms / 1000,
+        at_ms=look.at_ms,
+        verdict=clock.verdict.value,
+        drift_s_per_day=None if clock.drift is None else clock.drift.ms_per_day / 1000,
+        message=clean(clock.message),
+    )
+
+
+def _watch_facts(watch: ClockWatch | None) -> WatchFacts | None:
+    return None if watch is None else WatchFacts(watch.measured, watch.failed, watch.set)
 
 
 _FILES = ("", "-wal", "-shm")

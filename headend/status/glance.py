@@ -10,11 +10,17 @@ from typing import Literal
 
 from headend.bus import BusState
 from headend.domain.due import DueState
+from headend.domain.own_clock import NOT_SET, NOT_SYNCHRONISED, WENT_BACK
 from headend.status.facts import Facts, FeedFacts, MeterState, StreamFacts
 from headend.status.words import Words
 
 Level = Literal["ok", "watch", "bad", "unknown"]
 NAMES_SHOWN_MAX = 3
+_DISTRUSTED = {
+    NOT_SYNCHRONISED: "g_clock_not_synchronised",
+    WENT_BACK: "g_clock_went_back",
+    NOT_SET: "g_clock_not_set",
+}
 LATE_S = 600.0  # a consumer that lacks something for longer than this is told as a trouble
 
 
@@ -50,7 +56,11 @@ def glance(facts: Facts, words: Words) -> Glance:
     if facts.databases:
         items.append(_series(facts, words))
     items.append(_journal(facts, words))
-    if facts.clock_away_s:
+    if facts.clock_distrusted is not None:
+        why = words.say(_DISTRUSTED[facts.clock_distrusted])
+        text = words.say("g_clock_untrusted", why=why, count=words.count(facts.undated))
+        items.append(Item("bad", words.say("l_clock"), text, "/alarms"))
+    elif facts.clock_away_s:
         word = "g_clock_ahead" if facts.clock_away_s > 0 else "g_clock_behind"
         text = words.say(word, span=words.span(abs(facts.clock_away_s)))
         items.append(Item("watch", words.say("l_clock"), text, "/alarms"))

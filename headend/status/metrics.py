@@ -4,6 +4,7 @@ Labels are buses, consumers, databases, tasks, states and alarm names, all of th
 a small vocabulary; never a meter, so that a fleet does not become ten thousand series.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -48,6 +49,7 @@ class _Told(Collector):
         yield from _requests(facts)
         yield from _damage(facts)
         yield from _meters(facts)
+        yield from _clocks(facts)
         yield from _journal(facts)
         yield from _due(facts)
         yield from _feed(facts)
@@ -103,8 +105,13 @@ def _process(facts: Facts) -> Iterator[Metric]:
     away_s = facts.clock_away_s
     if away_s is not None:
         yield _gauge(
-            "clock_trusted", "1 while the machine's wall clock is believed.", _one(away_s == 0)
-        )
+            "clock_trusted", "1 while the machine's wall clock is believed.",
+            _one(away_s == 0 and facts.clock_distrusted is None),
+        )  # fmt: skip
+        yield _gauge(
+            "undated_readings", "Readings taken before the machine's clock was believed.",
+            _one(0 if facts.clock_distrusted is None else facts.undated),
+        )  # fmt: skip
         yield _gauge(
             "clock_away_seconds", "By how much it is ahead of the time that is kept.", _one(away_s)
         )
@@ -228,6 +235,31 @@ def _meters(facts: Facts) -> Iterator[Metric]:
             for state in MeterState
         ],
         "bus", "state",
+    )  # fmt: skip
+
+
+def _clocks(facts: Facts) -> Iterator[Metric]:
+    """Meters' clocks as last measured."""
+    watch = facts.clocks
+    if watch is None:
+        return
+    known = [(meter.bus, meter.clock) for meter in facts.meters if meter.clock is not None]
+    states = Counter(clock.verdict for _bus, clock in known)
+    yield _gauge(
+        "meter_clocks", "Meters by their clock as last measured: leave (right), sync, ticket.",
+        [((state,), states.get(state, 0)) for state in ("leave", "sync", "ticket")], "verdict",
+    )  # fmt: skip
+    worst: dict[str, float] = {}
+    for bus, clock in known:
+        worst[bus] = max(worst.get(bus, 0.0), abs(clock.offset_s))
+    yield _gauge(
+        "meter_clock_offset_max_seconds", "The greatest difference of a meter's clock on a bus.",
+        [((bus,), value) for bus, value in sorted(worst.items())], "bus",
+    )  # fmt: skip
+    yield _counter(
+        "meter_clock_measurements", "Measurements of meters' clocks since the start, by how.",
+        [(("measured",), watch.measured), (("failed",), watch.failed), (("set",), watch.set)],
+        "outcome",
     )  # fmt: skip
 
 
