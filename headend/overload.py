@@ -31,11 +31,10 @@ RETRY_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """A bus's plan and what follows. `measured`: meters whose delays are measured ones."""
+    """A bus's plan and what follows. `is_allowed`: it may fall behind."""
 
     plan: BusPlan
     is_allowed: bool
-    measured: int
 
     @property
     def is_held_back(self) -> bool:
@@ -77,7 +76,6 @@ class Weighed:
             **self.plan.to_json(reads=False),
             "polled": not self.is_held_back,
             "misses_percent": self.misses_percent if self.is_allowed else None,
-            "measured_meters": self.measured,
         }
 
 
@@ -86,8 +84,7 @@ async def weigh(config: Config, meters: Sequence[Meter]) -> dict[str, Weighed]:
     measured = await asyncio.to_thread(measured_delays, config, meters)
     found = {}
     for plan in bus_plans(config, meters, measured):
-        allowed = config.buses[plan.bus].allow_overload
-        found[plan.bus] = Weighed(plan, allowed, len(measured.get(plan.bus, {})))
+        found[plan.bus] = Weighed(plan, config.buses[plan.bus].allow_overload)
         await asyncio.sleep(0)
     return found
 

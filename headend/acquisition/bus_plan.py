@@ -98,13 +98,17 @@ class PlannedRead:
 
 @dataclass(frozen=True, slots=True)
 class BusPlan:
-    """What one bus has to do. `advice`: each change that would make it fit by itself."""
+    """What one bus has to do. `advice`: each change that would make it fit by itself.
+
+    `measured_meters`: how many of them are counted with answer times that were measured.
+    """
 
     bus: str
     meters: int
     reads: tuple[PlannedRead, ...]
     load: BusLoad
     advice: tuple[tuple[str, str], ...]  # (what, value)
+    measured_meters: int = 0
 
     @property
     def round_s(self) -> float:
@@ -118,6 +122,7 @@ class BusPlan:
             "schema": "plan/1",
             "bus": self.bus,
             "meters": self.meters,
+            "measured_meters": self.measured_meters,
             "cycle_s": self.load.cycle_s,
             "needs_s": seconds(self.load.needs_s),
             "round_s": seconds(self.round_s),
@@ -178,7 +183,8 @@ def plan_bus(
     reads = reads_on(meters, line)
     load = bus_load(read.load for read in reads)
     advice = [] if load.fits else _advice(meters, line, reads_on)
-    return BusPlan(bus, len(meters), tuple(reads), load, tuple(advice))
+    measured = sum(meter.id in line.measured_s for meter in meters)
+    return BusPlan(bus, len(meters), tuple(reads), load, tuple(advice), measured)
 
 
 def _advice(

@@ -9,8 +9,10 @@ from headend.cli.output import add_config, add_json, add_lang, language, print_j
 EPILOG = """A bus fits when at every moment of the day everything can be read in time: a live value
 within the plan's tolerance of its instant, a daily freeze within its window. What counts: the bytes
 of each request and reply at the line's speed, the pause before each (gap_ms), what meters think
-(turnaround_ms, 100 unless the bus says otherwise), values read twice where the link cannot see
-parity, and requests without an answer (loss_percent, 1 unless the bus says otherwise)."""
+(as measured, where the journal has answers of the last two days; else turnaround_ms, 100 unless the
+bus says otherwise), values read twice where the link cannot see parity, and requests without an
+answer (loss_percent, 1 unless the bus says otherwise). The daemon does not poll a bus that does not
+fit unless buses.<name>.allow_overload says so."""
 
 _WORDS = {
     "en": {
@@ -61,12 +63,14 @@ def run(args: argparse.Namespace) -> int:
     """Print each bus's plan; 1 when one does not fit."""
     from headend.config import load_config  # noqa: PLC0415 - the parser must not pay for it
     from headend.domain.errors import ConfigError  # noqa: PLC0415
-    from headend.planning import bus_plans  # noqa: PLC0415
+    from headend.planning import bus_plans, measured_delays  # noqa: PLC0415
 
     config = load_config(Path(args.config))
     if args.bus is not None and args.bus not in config.buses:
         raise ConfigError(f"there is no bus {args.bus}", hint=f"known: {', '.join(config.buses)}")
-    plans = [plan for plan in bus_plans(config) if args.bus in (None, plan.bus)]
+    measured = measured_delays(config)
+    found = bus_plans(config, measured=measured)
+    plans = [plan for plan in found if args.bus in (None, plan.bus)]
     if args.json:
         for plan in plans:
             print_json(plan.to_json())

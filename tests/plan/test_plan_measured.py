@@ -1,5 +1,6 @@
 """What a plan says a round takes, beside what it takes on a line of that speed."""
 
+import json
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from headend.acquisition.bus_plan import LineFacts, plan_bus
 from headend.acquisition.plans import PlanEntry, ReadPlan
 from headend.bus import Bus, BusSettings, Priority
+from headend.cli.main import main
+from headend.domain.exchange import Exchange, Outcome
 from headend.domain.meter import Meter
 from headend.drivers import Dlt645Session
 from simulators.energy import Timeline
@@ -15,6 +18,8 @@ from simulators.meterbus import MeterBus
 from simulators.models import make_meter
 from simulators.schedule import LoopSchedule, VirtualTimeLoop, run_virtual
 from simulators.wire import WireLink
+from tests.journal.journal_kit import NOON_MS
+from tests.journal.journal_kit import Bench as JournalBench
 
 METERS = 32
 BAUD = 2400
@@ -80,3 +85,45 @@ def test_a_round_of_32_meters_takes_what_the_plan_says(parity_seen):
     assert 0.95 <= took_s / plan.round_s <= 1.10
     assert plan.round_s <= 1.05 * least_s
     assert len(exchanges) == METERS * (4 if parity_seen else 6)
+
+
+async def test_the_command_counts_with_the_answer_times_of_the_journal(tmp_path, capsys):
+    """From the newest answers of two days; too few of them, or another bus's, say nothing."""
+    file = tmp_path / "headend.yaml"
+    file.write_text(CONFIG)
+    exchanged = [exchange_of("000000000001", took_ms=620.0) for _ in range(6)]
+    exchanged += [exchange_of("000000000002", took_ms=620.0) for _ in range(4)]
+    exchanged += [exchange_of("000000000002", bus="other", took_ms=620.0) for _ in range(9)]
+    exchanged += [exchange_of("000000000001", took_ms=9000.0, outcome=Outcome.SILENCE)]
+    (tmp_path / "data").mkdir()
+    async with await JournalBench(tmp_path / "data" / "journal.db").open() as journal:
+        for one in exchanged:
+            journal.record_exchange(one)
+    assert main(["plan", "--config", str(file), "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["measured_meters"] == 1
+    needs_s = {read["meter"]: read["needs_s"] for read in plan["reads"]}
+    # 20 bytes out and 20 back at 2400 Bd are 183 ms: it thinks for 437 ms, 337 more than usual.
+    assert needs_s["M-1"] - needs_s["M-2"] == pytest.approx(0.337, abs=0.002)
+
+
+CONFIG = """\
+headend: {name: he1, zone: Asia/Shanghai, data: ./data}
+buses: {line: {link: "serial:///dev/ttyUSB0?baud=2400&parity=even&parity_seen=true"}}
+meters:
+  - {id: M-1, service_point: SP-1, bus: line, protocol: dlt645-2007,
+     address: "000000000001", plan: p}
+  - {id: M-2, service_point: SP-2, bus: line, protocol: dlt645-2007,
+     address: "000000000002", plan: p}
+plans: {p: {every: [{minutes: 15, points: [active_import_total]}]}}
+"""
+
+
+def exchange_of(
+    device: str, *, took_ms: float, bus: str = "line", outcome: Outcome = Outcome.REPLY
+) -> Exchange:
+    reply = bytes(20) if outcome is Outcome.REPLY else None
+    return Exchange(
+        bus=bus, device=device, request=bytes(20), reply=reply, sent_ms=NOON_MS,
+        received_ms=NOON_MS + 1, took_ms=took_ms, attempt=1, outcome=outcome, stray=b"",
+    )  # fmt: skip
