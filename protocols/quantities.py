@@ -50,6 +50,11 @@ def quantity(point: str) -> Quantity:
     return found
 
 
+def known_quantity(point: str) -> Quantity | None:
+    """The quantity of a point name; None when there is none. (Finding the nearest takes long.)"""
+    return _table().get(point)
+
+
 def all_quantities() -> tuple[Quantity, ...]:
     """Every quantity, in the order of the table."""
     return tuple(_table().values())

@@ -19,7 +19,7 @@ from protocols.errors import BadContent
 from protocols.modbus.decode import decode
 from protocols.modbus.ratio import RATIO_POINTS, Mismatch, ratio_check, ratio_points
 from protocols.modbus.register import DeviceProfile, Register
-from protocols.quantities import quantity
+from protocols.quantities import known_quantity
 
 CHECK_EVERY_S = 86_400.0
 # Points that say which device it is. Firmware may change; so may the number on the bus.
@@ -231,7 +231,5 @@ def _is_refused(error: Exception | None) -> bool:
 
 
 def _counts(register: Register) -> bool:
-    try:
-        return quantity(register.point).kind in ("register", "demand")
-    except KeyError:
-        return False
+    known = known_quantity(register.point)
+    return known is not None and known.kind in ("register", "demand")

@@ -31,7 +31,7 @@ from protocols.modbus.ratio import RATIO_POINTS
 from protocols.modbus.register import DeviceProfile, Register, Span
 from protocols.modbus.skeleton import DumpRun
 from protocols.modbus.sunspec import Chain, Walk
-from protocols.quantities import quantity
+from protocols.quantities import known_quantity
 
 # What is looked at beside what every grid gives away: it shows a ratio that is missing.
 _POWER_POINTS = (
@@ -280,10 +280,8 @@ def _compare_power(told: Diagnosis) -> None:
 
 def unit_of(point: str) -> str:
     """The unit of a point; empty for one that has none."""
-    try:
-        return quantity(point).unit
-    except KeyError:
-        return ""
+    known = known_quantity(point)
+    return "" if known is None else known.unit
 
 
 # -- dumps ---------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from protocols.errors import LocalProtocolError
 from protocols.modbus.delimiter import COUNT_MAX
 from protocols.modbus.register import DeviceProfile, Register, Span
 from protocols.modbus.sunspec_models import Family, family_of, known_models
-from protocols.quantities import UnknownQuantity, quantity
+from protocols.quantities import known_quantity
 
 MARKER = (0x5375, 0x6E53)  # "SunS"
 BASES = (40_000, 50_000, 0)
@@ -233,9 +233,8 @@ def _registers(model: Model, family: Family, function: int, *, at_grid: bool) ->
         name = f"grid_{point.point}" if at_grid else point.point
         if model.address + point.behind > model.behind:
             continue
-        try:
-            known = quantity(name)
-        except UnknownQuantity:
+        known = known_quantity(name)
+        if known is None:
             continue  # of the meter behind an inverter only some quantities have a name
         yield point.register(
             name,
