@@ -27,6 +27,7 @@ from headend.domain.lives import (
     ACCEPTED,
     ADDRESS,
     AREA,
+    BEFORE_EVERYTHING_MS,
     CHANGED,
     DECLARED,
     EXCHANGE,
@@ -99,7 +100,7 @@ class Declarations:
             self._check_time(exchange.at_ms)
             self._check_registers(old, {"old_final": exchange.old_final})
             self._check_registers(old, {"new_initial": exchange.new_initial})
-            self._check_not_below(old, exchange.old_final, exchange.at_ms, "old_final")
+            await self._check_not_below(old, exchange.old_final, exchange.at_ms, "old_final")
             self._check_numbers(old, exchange.at_ms)
             whole = replace(
                 exchange,
@@ -132,6 +133,7 @@ class Declarations:
                 msg = f"ct {ct:f} and pt {pt:f} must be above 0"
                 raise ConfigError(msg)
             self._check_registers(meter, {"register": registers})
+            await self._check_not_below(meter, registers, at_ms, "register")
             before = place.ratio_at(at_ms)
             was_ct, was_pt = (meter.ct, meter.pt) if before is None else before
             if (was_ct, was_pt) == (ct, pt):
@@ -167,7 +169,7 @@ class Declarations:
                 raise ConfigError(msg, hint="--before POINT=VALUE --after POINT=VALUE")
             for point in after:
                 _check_register(point)
-            self._check_not_below(meter, before, at_ms, "before")
+            await self._check_not_below(meter, before, at_ms, "before")
             fields = self._fields(meter, by, reason)
             fields |= {"before": _texts(before), "after": _texts(after)}
             return await self._apply(Event(RESET, at_ms, fields), meter)
@@ -177,14 +179,14 @@ class Declarations:
     ) -> Declared:
         """A register of so many digits began anew, though it could not be seen to."""
         async with self.changing:
-            meter, _place = self._hung(meter_id, at_ms)
+            meter, place = self._hung(meter_id, at_ms)
             _check_register(point)
             if not 1 <= digits <= DIGITS_MAX:
                 msg = f"{digits} digits: 1 to {DIGITS_MAX} are taken"
                 raise ConfigError(msg)
-            base = self.reader.last_good(meter_id, point)
+            base = await self._good_before(meter, point, at_ms, place)
             fields = self._fields(meter, by, reason) | {"point": point, "digits": digits}
-            if base is not None and base.time_ms < at_ms:
+            if base is not None:
                 if base.value >= Decimal(10) ** digits:
                     msg = f"{base.value} does not fit a register of {digits} digits"
                     raise ConfigError(msg)
@@ -342,18 +344,29 @@ class Declarations:
                     hint="give every register that is read there",
                 )
 
-    def _check_not_below(
+    async def _check_not_below(
         self, meter: Meter, registers: Mapping[str, Decimal], at_ms: int, option: str
     ) -> None:
         """A register cannot have ended below what it showed before."""
+        place = self.registry.lives.place(meter.service_point, meter.id)
         for point, value in registers.items():
-            base = self.reader.last_good(meter.id, point)
-            if base is not None and base.time_ms <= at_ms and value < base.value:
+            base = await self._good_before(meter, point, at_ms, place)
+            if base is None or place.rollover(meter.id, point, base.time_ms, at_ms) is not None:
+                continue
+            if value < base.value and not place.had_begun_anew(meter.id, point, at_ms, value):
                 msg = (
                     f"{option} {point}={value:f} is below {base.value:f}, which {meter.id} "
                     f"showed at {iso(base.time_ms)}"
                 )
                 raise ConfigError(msg, hint="if it has begun anew, declare that first: rollover")
+
+    async def _good_before(self, meter: Meter, point: str, at_ms: int, place: Place) -> Base | None:
+        """The last register before an instant that is believed, read or told by an event."""
+        known = (await self.journal.last_good(meter.id, [point], at_ms)).get(point)
+        start = place.starts(meter.id, point, at_ms - 1)
+        if start is not None and (known is None or start.at_ms >= known.time_ms):
+            return Base(start.value, start.at_ms)
+        return None if known is None else Base(known.value, known.time_ms)
 
     def _check_numbers(self, old: Meter, at_ms: int) -> None:
         """An exchange lies where the number that was read of the meter allows it."""
@@ -464,8 +477,7 @@ class Declarations:
                 for (meter, point), base in known.items()
                 if meter == name
             }
-            bases |= newer_starts(place, name, bases)
-            self.reader.came(name, bases)
+            self.reader.came(name, _by_events(place, name, bases))
             self.reader.hold({key: v for key, v in rule.held.items() if key[0] == name})
 
     def _told(self, event: Event, meter: Meter, hung: str, done: Rewritten) -> Meter:
@@ -481,20 +493,6 @@ class Declarations:
         return now
 
 
-def newer_starts(place: Place, meter: str, bases: Mapping[str, Base]) -> dict[str, Base]:
-    """The registers that events tell a meter went on from, where nothing newer is known."""
-    found: dict[str, Base] = {}
-    for event in place.events:
-        for name in ("new_initial", "after", "registers"):
-            points = event.fields.get(name)
-            for point in points if isinstance(points, Mapping) else ():
-                start = place.starts(meter, point, FOR_EVER_MS)
-                known = bases.get(point)
-                if start is not None and (known is None or start.at_ms >= known.time_ms):
-                    found[point] = Base(start.value, start.at_ms)
-    return found
-
-
 def bases_by_events(
     bases: Mapping[tuple[str, str], Base], lives: Lives, meters: Sequence[Meter]
 ) -> dict[tuple[str, str], Base]:
@@ -504,8 +502,27 @@ def bases_by_events(
         place = lives.place(meter.service_point, meter.id)
         if place.told:
             own = {point: base for (name, point), base in bases.items() if name == meter.id}
-            starts = newer_starts(place, meter.id, own)
-            found |= {(meter.id, point): base for point, base in starts.items()}
+            for point in own:
+                del found[meter.id, point]
+            corrected = _by_events(place, meter.id, own)
+            found |= {(meter.id, point): base for point, base in corrected.items()}
+    return found
+
+
+def _by_events(place: Place, meter: str, bases: Mapping[str, Base]) -> dict[str, Base]:
+    """A meter's last good registers, or what events tell it went on from since.
+
+    None is known of a register that was said to have begun anew.
+    """
+    found = dict(bases)
+    for point in place.points_told(meter):
+        start = place.starts(meter, point, FOR_EVER_MS)
+        known = found.get(point)
+        if start is not None and (known is None or start.at_ms >= known.time_ms):
+            found[point] = known = Base(start.value, start.at_ms)
+        since_ms = BEFORE_EVERYTHING_MS if known is None else known.time_ms
+        if place.declared_rollover(meter, point, since_ms, FOR_EVER_MS) is not None:
+            found.pop(point, None)
     return found
 
 

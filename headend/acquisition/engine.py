@@ -77,6 +77,7 @@ class Engine:
             held=held,
             alarm=self.alarm,
             in_force=registry.holds,
+            multiplier_at=registry.multiplier_at,
         )
         self.pollers = {
             bus: self._poller(bus) for bus in dict.fromkeys(meter.bus for meter in registry.all())

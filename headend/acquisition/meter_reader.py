@@ -150,6 +150,7 @@ class MeterReader:
         alarm: Callable[[str, dict[str, object]], Awaitable[None]],
         held: Mapping[tuple[str, str], Decimal] | None = None,
         in_force: Callable[[Meter], bool] = lambda _meter: True,
+        multiplier_at: Callable[[Meter, int], Decimal] = lambda meter, _ms: meter.multiplier,
     ) -> None:
         self._journal = journal
         self._open_session = open_session
@@ -158,6 +159,7 @@ class MeterReader:
         self._bases = dict(bases)
         self._alarm = alarm
         self._in_force = in_force
+        self._multiplier_at = multiplier_at
         self._anchors = dict(held or {})  # confirmed held registers, (meter, point) -> value
         self._clock_offset_s: dict[str, float] = {}
         self.jumps = ClockJumps()
@@ -357,26 +359,44 @@ class MeterReader:
             return [Taken(want, result, null, "no_value")]
         first = self._after_held(meter, result, self._judgement(meter, result))
         one = Taken(want, told, self._reading(meter, want, result, first, source))
-        if first.verdict is not Verdict.HELD:
+        if first.verdict is not Verdict.HELD and not first.rolled_over:
             return [self._accept(meter, one, first)]
+        # A register that begins anew is rarer than a meter that says nonsense once: that too is
+        # read again before it is believed.
         log.warning(
             "bus=%s meter=%s point=%s held flags=%s: %s",
             meter.bus, meter.id, want.point, ",".join(first.flags), first.reason,
         )  # fmt: skip
         if AFTER_HELD in first.flags:
             return [replace(one, reason="held")]
+        return await self._read_again(meter, session, one, first, priority, source)
+
+    async def _read_again(
+        self,
+        meter: Meter,
+        session: MeterSession,
+        one: Taken,
+        first: Judgement,
+        priority: Priority,
+        source: Source,
+    ) -> list[Taken]:
+        """What a second read makes of a value that is hard to believe."""
+        want = one.wanted
         (again,) = await session.read([want.point], priority=priority)
         if again.error is not None or again.value is None:
-            return [replace(one, reason="held")]
+            return [_held(one)]
         second = self._judgement(meter, again)
+        if first.rolled_over and second.rolled_over:
+            return [self._accept(meter, one, first)]
         two = Taken(want, again, self._reading(meter, want, again, second, source))
         if second.verdict is not Verdict.HELD:
             self._anchors.pop((meter.id, want.point), None)
+            one = _held(one)
             contradicted = _decided(one, Verdict.FAIL, "contradicted")
             return [one, contradicted, self._accept(meter, two, second)]
         if quantity(want.point).kind == "register":
             await self._confirm(meter, again, second)
-            return [one, replace(two, reason="held")]
+            return [_held(one), replace(two, reason="held")]
         return [one, _decided(one, Verdict.SUSPECT), _decided(two, Verdict.SUSPECT)]
 
     def _after_held(self, meter: Meter, result: PointResult, found: Judgement) -> Judgement:
@@ -495,7 +515,7 @@ class MeterReader:
             _ACTUAL,
             found.verdict,
             flags,
-            meter.multiplier if footing is None else footing.multiplier,
+            self._multiplier_at(meter, time_ms) if footing is None else footing.multiplier,
             _SECONDARY if footing is None else footing.side,
             due is not None and due_ms is not None and received_ms > due.window_end_ms,
             False,  # noqa: FBT003 - final
@@ -541,6 +561,12 @@ def _wrapped(taken: Taken) -> dict[str, object]:
     if footing is None:
         return {"digits": REGISTER_DIGITS}
     return {"limit": format(footing.limit, "f")}
+
+
+def _held(taken: Taken) -> Taken:
+    assert taken.reading is not None
+    reading = replace(taken.reading, verdict=Verdict.HELD)
+    return replace(taken, reading=reading, reason="held")
 
 
 def _decided(taken: Taken, verdict: Verdict, flag: str | None = None) -> Taken:

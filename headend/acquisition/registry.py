@@ -111,6 +111,12 @@ class Registry:
         known = self._meters.get(meter.id)
         return known is meter or known == meter
 
+    def multiplier_at(self, meter: Meter, time_ms: int) -> Decimal:
+        """What a meter's own values of an instant are multiplied by: not always as today."""
+        place = self.lives.place(meter.service_point, meter.id)
+        ratio = place.ratio_at(time_ms) if place.told else None
+        return meter.multiplier if ratio is None else ratio.multiplier
+
     def become(self, other: "Registry") -> None:
         """Hold what another one holds: the configuration, or what was declared, has changed."""
         self.configured, self.events, self.lives = other.configured, other.events, other.lives

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Context, Decimal, Inexact, InvalidOperation
 
 from headend.domain.clock import iso
-from headend.domain.lives import ROLLOVER, TAKEN_BACK, Place, Ratio, id_of
+from headend.domain.lives import ROLLOVER, TAKEN_BACK, Place, Ratio, end_of, id_of, wrapped_by
 from headend.domain.meter import Event, Meter
 from headend.domain.reading import Reading, Side, Status, Verdict
 from headend.journal.rewrites import LookUp
@@ -28,6 +28,7 @@ JUDGED_FLAGS = frozenset(
 )
 _EXACT = Context(prec=60, traps=[Inexact, InvalidOperation])
 _MODBUS = "modbus-"
+HEADEND = "headend"  # who took an event back, when it was no person
 
 
 def device_name(protocol: str, address: str) -> str:
@@ -89,10 +90,21 @@ class Rejudge:
             key = (fields.get("meter"), fields.get("point"), event.at_ms)
             automatic = event.kind == ROLLOVER and "by" not in fields
             if automatic and event.at_ms >= self.means.from_ms and key not in self._rolled:
+                if self._stands_on(event):
+                    continue
                 wrong.append(
-                    take_back(event, self.means.now_ms, "headend", "judged again: it was none")
+                    take_back(event, self.means.now_ms, HEADEND, "judged again: it was none")
                 )
         return [*wrong, *self._new]
+
+    def _stands_on(self, rollover: Event) -> bool:
+        """A register that somebody declared says that it had begun anew by then."""
+        meter, point = str(rollover.fields.get("meter")), str(rollover.fields.get("point"))
+        for event in self.after.events:
+            value = end_of(event, meter, point)
+            if value is not None and wrapped_by(rollover, meter, point, event.at_ms, value):
+                return True
+        return False
 
     # -- whose reading it is
 
@@ -212,6 +224,9 @@ class Rejudge:
             applied=None if has_profile else ONE,
         )
         found = judge(self.means.rules, new, base)
+        if found.rolled_over and self._was_none(meter, point, time_ms):
+            why = "somebody said that it had not begun anew"
+            return Judgement(Verdict.HELD, ("backward",), why)
         if found.rolled_over:
             assert base is not None
             self._rolled.add((meter, point, time_ms))
@@ -223,6 +238,19 @@ class Rejudge:
             ):
                 self._new.append(rollover_event(reading, base, {"digits": new.digits}))
         return found
+
+    def _was_none(self, meter: str, point: str, time_ms: int) -> bool:
+        """A person took back the rollover that was noticed here."""
+        gone = {
+            e.fields["of"] for e in self.after.told
+            if e.kind == TAKEN_BACK and e.fields["by"] != HEADEND
+        }  # fmt: skip
+        return any(
+            e.kind == ROLLOVER
+            and (e.fields.get("meter"), e.fields.get("point"), e.at_ms) == (meter, point, time_ms)
+            and id_of(e) in gone
+            for e in self.after.told
+        )
 
 
 def quantity_kind(point: str) -> str | None:

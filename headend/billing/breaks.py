@@ -85,6 +85,7 @@ class Break:
 def breaks_of(events: Sequence[MeterEvent], service_point: str, point: str) -> list[Break]:
     """The breaks of one register of a service point; `events` in force, in their order."""
     found = []
+    ratio: Decimal | None = None  # by date: an event may have been declared before an earlier one
     for event in events:
         fields = event.fields
         if fields.get("service_point") != service_point:
@@ -96,8 +97,9 @@ def breaks_of(events: Sequence[MeterEvent], service_point: str, point: str) -> l
             after = Mark(new, _register(fields.get("new_initial"), point))
         elif event.kind == RATIO:
             value = _register(fields.get("registers"), point)
-            before = Mark(meter, value, _factor(fields.get("multiplier_before")))
-            after = Mark(meter, value, _factor(fields.get("multiplier")))
+            before = Mark(meter, value, ratio or _factor(fields.get("multiplier_before")))
+            ratio = _factor(fields.get("multiplier"))
+            after = Mark(meter, value, ratio)
         elif event.kind == RESET and _names(fields, point):
             before = Mark(meter, _register(fields.get("before"), point))
             after = Mark(meter, _register(fields.get("after"), point))
@@ -154,9 +156,10 @@ def wraps_of(events: Sequence[MeterEvent], meter: str, point: str) -> list[Wrap]
     for wrap in wraps:
         last = merged[-1] if merged else None
         if last is not None and (wrap.after_ms < last.by_ms or wrap.by_ms == last.by_ms):
-            later = wrap if wrap.after_ms > last.after_ms else last
+            told = [w for w in (last, wrap) if w.before is not None] or [last, wrap]
+            later = max(told, key=lambda w: w.after_ms)
             merged[-1] = Wrap(
-                last.events + wrap.events, later.after_ms, min(last.by_ms, wrap.by_ms), later.before
+                last.events + wrap.events, later.after_ms, min(w.by_ms for w in told), later.before
             )
         else:
             merged.append(wrap)

@@ -232,40 +232,45 @@ class ServicePoint:
         """One part for each piece between two stands. A break at the end belongs to it."""
         if register.is_doubted(start) or register.is_doubted(end):
             raise NotKnown(Unknown.METER_CHANGED)
-        parts: list[Part] = []
+        pieces: list[tuple[Stand, Stand]] = []
         here = start
         for one in register.breaks:
             if start.time_ms < one.at_ms <= end.time_ms:
-                parts.append(self._part(register, here, one.end(start.unit)))
+                pieces.append((here, one.end(start.unit)))
                 here = one.start(start.unit)
-        if here.source != end.source or not parts:
-            parts.append(self._part(register, here, end))
-        return tuple(parts)
+        if here.source != end.source or not pieces:
+            pieces.append((here, end))
+        for first, last in pieces:
+            if first.meter != last.meter:
+                raise NotKnown(Unknown.METER_CHANGED)
+            if first.unit != last.unit:
+                raise NotKnown(Unknown.UNIT_CHANGED)
+        factors = self._factors(pieces)
+        return tuple(
+            _part(register, first, last, factor)
+            for (first, last), factor in zip(pieces, factors, strict=True)
+        )
 
-    def _part(self, register: _Register, start: Stand, end: Stand) -> Part:
-        if start.meter != end.meter:
-            raise NotKnown(Unknown.METER_CHANGED)
-        if start.unit != end.unit:
-            raise NotKnown(Unknown.UNIT_CHANGED)
-        factor = self._factor(start, end)
-        added = Decimal(0)
-        rollovers: list[str] = []
-        for wrap in register.wraps(start.meter):
-            was = wrap.is_behind(start.time_ms, start.value)
-            is_now = wrap.is_behind(end.time_ms, end.value)
-            if was and not is_now:
-                raise NotKnown(Unknown.BACKWARD)
-            if is_now and not was:
-                added += wrap.width
-                rollovers += [event.id for event in wrap.events]
-        with localcontext(_EXACT):
-            counted = end.value + added - start.value
-            energy = counted * factor
-        if counted < 0:
-            raise NotKnown(Unknown.BACKWARD)
-        return Part(start, end, factor, energy, tuple(rollovers))
+    def _factors(self, pieces: Sequence[tuple[Stand, Stand]]) -> list[Decimal]:
+        """What each piece is multiplied by; one that nothing speaks of, as those around it.
 
-    def _factor(self, start: Stand, end: Stand) -> Decimal:
+        Transformers stay when a meter goes, unless their change was declared.
+        """
+        known = [self._factor(*piece) for piece in pieces]
+        found = []
+        for n, own in enumerate(known):
+            factor = own
+            if factor is None:
+                before = next((f for f in reversed(known[:n]) if f is not None), None)
+                after = next((f for f in known[n + 1 :] if f is not None), None)
+                around = {f for f in (before, after) if f is not None}
+                if len(around) != 1:
+                    raise NotKnown(Unknown.NO_RATIO)
+                factor = around.pop()
+            found.append(factor)
+        return found
+
+    def _factor(self, start: Stand, end: Stand) -> Decimal | None:
         """What readings say, and the events beside them; what is primary is not multiplied."""
         stands = [start, end]
         if any(stand.side == Side.PRIMARY for stand in stands):
@@ -276,13 +281,11 @@ class ServicePoint:
                 r.factor
                 for register in self._registers.values()
                 for r in register.good
-                if r.meter == start.meter
+                if r.meter == start.meter and start.time_ms <= r.time_ms <= end.time_ms
             }
         if len(factors) > 1:
             raise NotKnown(Unknown.RATIO_CHANGED)
-        if not factors:
-            raise NotKnown(Unknown.NO_RATIO)
-        return factors.pop()
+        return factors.pop() if factors else None
 
     # -- results
 
@@ -303,6 +306,26 @@ class ServicePoint:
         point = DIRECTIONS[direction]
         unit = self._registers[point].unit
         return Difference(self.name, direction, point, from_ms, to_ms, None, unit, reason, (), day)
+
+
+def _part(register: _Register, start: Stand, end: Stand, factor: Decimal) -> Part:
+    """What was counted between two stands of one piece. NotKnown when it ran back."""
+    added = Decimal(0)
+    rollovers: list[str] = []
+    for wrap in register.wraps(start.meter):
+        was = wrap.is_behind(start.time_ms, start.value)
+        is_now = wrap.is_behind(end.time_ms, end.value)
+        if was and not is_now:
+            raise NotKnown(Unknown.BACKWARD)
+        if is_now and not was:
+            added += wrap.width
+            rollovers += [event.id for event in wrap.events]
+    with localcontext(_EXACT):
+        counted = end.value + added - start.value
+        energy = counted * factor
+    if counted < 0:
+        raise NotKnown(Unknown.BACKWARD)
+    return Part(start, end, factor, energy, tuple(rollovers))
 
 
 __all__ = [

@@ -168,6 +168,13 @@ class Place:
                 found = Start(event.at_ms, value)
         return found
 
+    def had_begun_anew(self, meter: str, point: str, time_ms: int, value: Decimal) -> bool:
+        """Whether a register is below what it showed before because it has begun anew by then.
+
+        So it was noticed later, by a reading behind this one.
+        """
+        return any(wrapped_by(event, meter, point, time_ms, value) for event in self.events)
+
     def numbered(self, meter: str) -> Numbered | None:
         """The number that a meter is known by; None when it was never read."""
         for event in reversed(self.events):
@@ -180,15 +187,30 @@ class Place:
             return Numbered(fields["number_before"], fields["number"], since_ms, event.at_ms)
         return None
 
+    def points_told(self, meter: str) -> set[str]:
+        """The registers that events tell something of."""
+        found: set[str] = set()
+        for event in self.events:
+            found |= _registers(event, meter, ends=False).keys()
+            if event.kind == ROLLOVER and event.fields.get("meter") == meter:
+                found.add(str(event.fields.get("point")))
+        return found
+
     def declared_rollover(
         self, meter: str, point: str, after_ms: int, until_ms: int
     ) -> Event | None:
         """A rollover that a person declared, after one instant and up to another."""
+        return self.rollover(meter, point, after_ms, until_ms, by_person=True)
+
+    def rollover(
+        self, meter: str, point: str, after_ms: int, until_ms: int, *, by_person: bool = False
+    ) -> Event | None:
+        """A rollover after one instant and up to another, declared or noticed."""
         for event in self.events:
             fields = event.fields
             if (
                 event.kind == ROLLOVER
-                and "by" in fields
+                and ("by" in fields or not by_person)
                 and (fields.get("meter"), fields.get("point")) == (meter, point)
                 and after_ms < event.at_ms <= until_ms
             ):
@@ -291,6 +313,17 @@ def declared_ms(event: Event) -> int:
     """When an event was declared; one that does not say, when it holds from."""
     text = event.fields.get("declared_at")
     return from_iso(text) if isinstance(text, str) else event.at_ms
+
+
+def wrapped_by(event: Event, meter: str, point: str, time_ms: int, value: Decimal) -> bool:
+    """Whether a rollover lies before a register that is inside the span it was noticed in."""
+    fields = event.fields
+    if event.kind != ROLLOVER or (fields.get("meter"), fields.get("point")) != (meter, point):
+        return False
+    before, since = number(fields.get("before")), fields.get("before_at")
+    if before is None or not isinstance(since, str):
+        return False
+    return from_iso(since) < time_ms <= event.at_ms and value < before
 
 
 def start_of(event: Event, meter: str, point: str) -> Decimal | None:

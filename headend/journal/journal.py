@@ -46,7 +46,7 @@ from headend.journal.model import (
     check_birth,
 )
 from headend.journal.opening import Opened, connect_read_only, not_opened, open_for_writing
-from headend.journal.rewrites import Rewrite, Rewritten, rewrite
+from headend.journal.rewrites import Rewrite, Rewritten, last_good, rewrite
 from headend.journal.space import SpaceGuard, file_system_free
 from headend.journal.stream import read_entry_slice, read_slice
 from headend.journal.tail import Tail
@@ -234,6 +234,10 @@ class Journal:
         for event in change.events:
             msgspec.json.encode(event.fields)
         return await self._solo(lambda group: rewrite(group, change))
+
+    async def last_good(self, meter: str, points: Sequence[str], before_ms: int) -> dict[str, Base]:
+        """A meter's newest good registers held for an instant before; those that there are."""
+        return await self._solo(lambda group: last_good(group, meter, points, before_ms))
 
     # -- due points
 

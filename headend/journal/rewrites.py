@@ -17,8 +17,11 @@ from headend.journal.due_moves import hand_over
 from headend.journal.group import Group
 from headend.journal.model import DAY_MS, Base, Birth, RecordClass
 from headend.journal.operations import WITHDRAWN
+from headend.journal.points import point_facts
 from headend.journal.schema import READING_PREFIX, day_tables, table_name
 from headend.journal.stream import find_exchanges
+
+KEPT_DAYS = 70  # meters keep 62 daily freezes
 
 LookUp = Callable[[str, str], Base | None]
 
@@ -69,6 +72,7 @@ class Rewritten(NamedTuple):
 class _Found(NamedTuple):
     reading: Reading
     is_withdrawn: bool
+    revision: int
 
 
 def rewrite(group: Group, change: Rewrite) -> Rewritten:
@@ -85,7 +89,7 @@ def rewrite(group: Group, change: Rewrite) -> Rewritten:
     rule.seed(_looker(group, change.from_ms))
     withdrawn = born = 0
     for page in _pages(group, change):
-        gone, fresh = _decide(page, rule)
+        gone, fresh = _decide(group, page, rule)
         for reading in gone:
             group.birth(Birth((_withdrawal(reading),)))
         group.flush()
@@ -100,12 +104,21 @@ def rewrite(group: Group, change: Rewrite) -> Rewritten:
     return Rewritten(withdrawn, born)
 
 
-def _decide(page: Iterable[_Found], rule: Rule) -> tuple[list[Reading], list[Reading]]:
+def last_good(group: Group, meter: str, points: Iterable[str], before_ms: int) -> dict[str, Base]:
+    """The newest good registers of a meter held for an instant before; those that there are."""
+    look = _looker(group, before_ms)
+    found = {point: look(meter, point) for point in points}
+    return {point: base for point, base in found.items() if base is not None}
+
+
+def _decide(
+    group: Group, page: Iterable[_Found], rule: Rule
+) -> tuple[list[Reading], list[Reading]]:
     """What is withdrawn and what is born. A published reading that changes is withdrawn first."""
     gone: list[Reading] = []
     fresh: list[Reading] = []
     taken = set()
-    for reading, is_withdrawn in page:
+    for reading, is_withdrawn, revision in page:
         right = rule(reading)
         if right is not None and right.key in taken:
             continue  # a reading that was withdrawn has come again already
@@ -125,7 +138,39 @@ def _decide(page: Iterable[_Found], rule: Rule) -> tuple[list[Reading], list[Rea
         gone.append(reading)
         if right is not None:
             fresh.append(_derived(right, reading))
+        earlier = _earlier(group, reading, revision, rule) if revision > 1 else None
+        if earlier is not None and earlier.key not in taken:
+            taken.add(earlier.key)
+            fresh.append(_derived(earlier, reading))
     return gone, fresh
+
+
+def _earlier(group: Group, reading: Reading, revision: int, rule: Rule) -> Reading | None:
+    """What another device's answer had taken the place of: the last revision that still holds."""
+    record_class = point_facts(reading.point).record_class
+    table = table_name(READING_PREFIX[record_class], reading.time_ms // DAY_MS)
+    number = group.state.series[reading.meter, reading.point, reading.interval_s]
+    lexicon = Lexicon(group.connection)
+    rows = group.connection.execute(
+        f"SELECT {READING_COLUMNS} FROM {table} WHERE time_ms=? AND series=? AND revision<?"  # noqa: S608
+        " ORDER BY revision DESC",
+        (reading.time_ms, number, revision),
+    ).fetchall()
+    for row in rows:
+        stored = stored_from_row(row, lexicon)
+        found = stored.reading
+        if WITHDRAWN in found.flags or found.value is None:
+            continue
+        exchanges = find_exchanges(
+            group.connection, lexicon, day_tables(group.connection), {stored.exchange_id} - {0}
+        )
+        for xid, exchange, _software in exchanges.values():
+            group.state.exchanges.put(exchange, xid, record_class)
+            found = replace(found, exchange=exchange)
+        right = rule(found)
+        if right is not None and right.key == reading.key:
+            return right
+    return None
 
 
 def _derived(right: Reading, was: Reading) -> Reading:
@@ -221,14 +266,13 @@ def _pages(group: Group, change: Rewrite) -> Iterator[list[_Found]]:
     numbers = [n for key, n in group.state.series.items() if key[0] in change.meters]
     marks = ",".join(map(str, numbers))
     for record_class, prefix in READING_PREFIX.items():
-        tables = day_tables(group.connection).get(prefix, [])
-        first_rid = _first_rid(group, prefix, tables, change.from_ms)
-        for day in tables:
+        for day in day_tables(group.connection).get(prefix, []):
             where, values = "(time_ms>=? OR received_ms>=?)", [change.from_ms, change.from_ms]
             if (day + 1) * DAY_MS <= change.from_ms:
-                if first_rid is None:
+                # What a meter keeps may have been fetched since then, as far back as it keeps it.
+                if change.from_ms - day * DAY_MS > KEPT_DAYS * DAY_MS:
                     continue
-                where, values = "rid>=? AND received_ms>=?", [first_rid, change.from_ms]
+                where, values = "received_ms>=?", [change.from_ms]
             rows = group.connection.execute(
                 f"SELECT {READING_COLUMNS} FROM {table_name(prefix, day)}"  # noqa: S608
                 f" WHERE series IN ({marks}) AND {where} ORDER BY revision",
@@ -237,19 +281,6 @@ def _pages(group: Group, change: Rewrite) -> Iterator[list[_Found]]:
             page = _current(rows, lexicon, change)
             if page:
                 yield _with_exchanges(group, lexicon, page, record_class)
-
-
-def _first_rid(group: Group, prefix: str, tables: Sequence[int], from_ms: int) -> int | None:
-    """The first row that may have been received since an instant: rows are numbered as written."""
-    found = []
-    for day in tables:
-        if (day + 1) * DAY_MS > from_ms:
-            (rid,) = group.connection.execute(
-                f"SELECT min(rid) FROM {table_name(prefix, day)} WHERE received_ms>=?",  # noqa: S608
-                (from_ms,),
-            ).fetchone()
-            found += [] if rid is None else [rid]
-    return min(found, default=None)
 
 
 def _current(
@@ -272,7 +303,8 @@ def _current(
                 continue
             stored = stored_from_row(valued[key], lexicon)
         if stored.reading.service_point == change.service_point:
-            page.append((stored.exchange_id, _Found(stored.reading, is_withdrawn)))
+            found = _Found(stored.reading, is_withdrawn, stored.revision)
+            page.append((stored.exchange_id, found))
     page.sort(key=lambda one: (one[1].reading.time_ms, one[1].is_withdrawn, one[1].reading.point))
     return page
 
@@ -292,5 +324,5 @@ def _with_exchanges(
     for xid, found in page:
         known = exchanges.get(xid)
         reading = replace(found.reading, exchange=None if known is None else known[1])
-        whole.append(_Found(reading, found.is_withdrawn))
+        whole.append(found._replace(reading=reading))
     return whole

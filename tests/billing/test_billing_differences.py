@@ -196,7 +196,10 @@ def test_two_exchanges_on_one_day_are_three_parts():
     ]
     assert day(readings, reversed(events)).energy == Decimal(50) + Decimal(1) + Decimal(1)
     without_middle = [readings[0], readings[2]]
-    assert day(without_middle, events).reason is Unknown.NO_RATIO
+    # The transformers stay when a meter goes: those around it hold for it, when they agree.
+    assert day(without_middle, events).energy == Decimal(50) + Decimal(1) + Decimal(1)
+    other = [readings[0], replace(readings[2], multiplier=Decimal(40))]
+    assert day(other, events).reason is Unknown.NO_RATIO
 
 
 def test_days_around_an_exchange_at_midnight_add_up():
