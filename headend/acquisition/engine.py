@@ -78,6 +78,7 @@ class Engine:
             alarm=self.alarm,
             in_force=registry.holds,
             multiplier_at=registry.multiplier_at,
+            hung_at=registry.hung_at,
         )
         self.pollers = {
             bus: self._poller(bus) for bus in dict.fromkeys(meter.bus for meter in registry.all())

@@ -44,6 +44,7 @@ from protocols.quantities import quantity
 log = logging.getLogger(__name__)
 
 AFTER_HELD = "after_held"
+NOT_HERE = "not_here_then"  # the meter kept it, of a time when it hung elsewhere
 REGISTER_HELD = "register_held"
 REGISTER_DIGITS = 6
 ONE = Decimal(1)
@@ -151,6 +152,7 @@ class MeterReader:
         held: Mapping[tuple[str, str], Decimal] | None = None,
         in_force: Callable[[Meter], bool] = lambda _meter: True,
         multiplier_at: Callable[[Meter, int], Decimal] = lambda meter, _ms: meter.multiplier,
+        hung_at: Callable[[Meter, int], bool] = lambda _meter, _ms: True,
     ) -> None:
         self._journal = journal
         self._open_session = open_session
@@ -160,6 +162,7 @@ class MeterReader:
         self._alarm = alarm
         self._in_force = in_force
         self._multiplier_at = multiplier_at
+        self._hung_at = hung_at
         self._anchors = dict(held or {})  # confirmed held registers, (meter, point) -> value
         self._clock_offset_s: dict[str, float] = {}
         self.jumps = ClockJumps()
@@ -266,6 +269,9 @@ class MeterReader:
         for want, result in zip(wanted, results, strict=True):
             if result.error is not None:
                 taken.append(Taken(want, result, None, failure_reason(result.error)))
+                continue
+            if frozen and result.time_ms is not None and not self._hung_at(meter, result.time_ms):
+                taken.append(Taken(want, result, None, NOT_HERE))
                 continue
             doubted = result.doubt is not None and result.value is not None
             usual = (self._doubted if doubted else self._believed)(meter, want, result, source)

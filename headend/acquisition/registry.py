@@ -117,6 +117,11 @@ class Registry:
         ratio = place.ratio_at(time_ms) if place.told else None
         return meter.multiplier if ratio is None else ratio.multiplier
 
+    def hung_at(self, meter: Meter, time_ms: int) -> bool:
+        """Whether a meter hung at its place then: what it kept of before is not of here."""
+        place = self.lives.place(meter.service_point, meter.id)
+        return not place.exchanges or place.meter_at(time_ms) == meter.id
+
     def become(self, other: "Registry") -> None:
         """Hold what another one holds: the configuration, or what was declared, has changed."""
         self.configured, self.events, self.lives = other.configured, other.events, other.lives

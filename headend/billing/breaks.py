@@ -23,6 +23,7 @@ from headend.domain.lives import (
     RESET,
     ROLLOVER,
     TAKEN_BACK,
+    declared_ms,
     order_within,
 )
 from headend.domain.reading import Status
@@ -82,10 +83,24 @@ class Break:
         return Stand(meter, self.at_ms, value, unit, factor, source, Status.MANUAL, is_event=True)
 
 
-def breaks_of(events: Sequence[MeterEvent], service_point: str, point: str) -> list[Break]:
-    """The breaks of one register of a service point; `events` in force, in their order."""
+def first_multiplier(events: Iterable[MeterEvent], service_point: str) -> Decimal | None:
+    """What a service point began with: what the event that was declared first tells, in force or
+    not. None when none was ever told.
+    """
+    told = [e for e in events if e.kind == RATIO and e.fields.get("service_point") == service_point]
+    first = min(told, key=lambda e: (declared_ms(e.told), e.at_ms, e.id), default=None)
+    return None if first is None else _factor(first.fields.get("multiplier_before"))
+
+
+def breaks_of(
+    events: Sequence[MeterEvent], service_point: str, point: str, ratio: Decimal | None
+) -> list[Break]:
+    """The breaks of one register of a service point; `events` in force, in their order.
+
+    `ratio`: the multiplier it began with. What an event says of the state before it is not asked:
+    it may have been declared before an earlier one, or upon one that was wrong.
+    """
     found = []
-    ratio: Decimal | None = None  # by date: an event may have been declared before an earlier one
     for event in events:
         fields = event.fields
         if fields.get("service_point") != service_point:
@@ -97,7 +112,7 @@ def breaks_of(events: Sequence[MeterEvent], service_point: str, point: str) -> l
             after = Mark(new, _register(fields.get("new_initial"), point))
         elif event.kind == RATIO:
             value = _register(fields.get("registers"), point)
-            before = Mark(meter, value, ratio or _factor(fields.get("multiplier_before")))
+            before = Mark(meter, value, ratio)
             ratio = _factor(fields.get("multiplier"))
             after = Mark(meter, value, ratio)
         elif event.kind == RESET and _names(fields, point):

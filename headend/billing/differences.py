@@ -16,6 +16,7 @@ from headend.billing.breaks import (
     breaks_of,
     contradicted,
     doubted_since,
+    first_multiplier,
     in_force,
     wraps_of,
 )
@@ -90,10 +91,11 @@ class _Register:
         point: str,
         good: Sequence[RegisterReading],
         events: Sequence[MeterEvent],
+        ratio: Decimal | None,
     ) -> None:
         self.good = sorted(good, key=lambda r: (r.time_ms, r.read_id))
         self.unit = self.good[0].unit if self.good else "kWh"
-        self.breaks = breaks_of(events, service_point, point)
+        self.breaks = breaks_of(events, service_point, point, ratio)
         self._events = events
         self._point = point
         self._wraps: dict[str, list[Wrap]] = {}
@@ -159,12 +161,13 @@ class ServicePoint:
         self, name: str, readings: Iterable[RegisterReading], events: Iterable[MeterEvent] = ()
     ) -> None:
         self.name = name
-        told = in_force(events)
+        known = list(events)
+        told, ratio = in_force(known), first_multiplier(known, name)
         good: dict[str, list[RegisterReading]] = {p: [] for p in DIRECTIONS.values()}
         for reading in readings:
             if reading.is_good and reading.point in good:
                 good[reading.point].append(reading)
-        self._registers = {p: _Register(name, p, good[p], told) for p in good}
+        self._registers = {p: _Register(name, p, good[p], told, ratio) for p in good}
 
     def day(self, day: date, zone: ZoneInfo, direction: str) -> Difference:
         """The difference over a local day: register at its end minus register at its start.

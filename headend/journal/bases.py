@@ -53,10 +53,6 @@ class Bases:
         """All bases."""
         return self._bases
 
-    def before(self, series: int, before_ms: int) -> BaseRow | None:
-        """The newest good value held for an instant before, as the file has it."""
-        return self._last_good(series, before_ms)
-
     def begin(self) -> None:
         """A transaction begins."""
         self._undo.clear()

@@ -200,10 +200,28 @@ def _withdrawal(reading: Reading) -> Reading:
 def _looker(group: Group, before_ms: int) -> LookUp:
     def look(meter: str, point: str) -> Base | None:
         number = group.state.series.get((meter, point, None))
-        found = None if number is None else group.state.bases.before(number, before_ms)
-        return None if found is None else Base(Decimal(found[0]), found[1])
+        return None if number is None else _good_before(group, number, before_ms)
 
     return look
+
+
+def _good_before(group: Group, number: int, before_ms: int) -> Base | None:
+    """The newest good register that was held for, and was received, before an instant."""
+    for day in reversed(day_tables(group.connection).get("rb", [])):
+        if day * DAY_MS >= before_ms:
+            continue
+        rows = group.connection.execute(
+            f"SELECT value, time_ms, form FROM {table_name('rb', day)}"  # noqa: S608
+            " WHERE series=? AND time_ms<? AND received_ms<? ORDER BY time_ms DESC, revision DESC",
+            (number, before_ms, before_ms),
+        )
+        seen_ms = None
+        for value, time_ms, form in rows:
+            good = value is not None and group.state.forms[form - 1].good
+            if time_ms != seen_ms and good:
+                return Base(Decimal(value), time_ms)
+            seen_ms = time_ms  # what follows of this instant is an older revision
+    return None
 
 
 # -- due points
