@@ -23,16 +23,25 @@ RAW_PREFIX = "reg:"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One point on one device. `footing` None: a raw register, of which nothing more is known."""
+    """One point on one device. `footing` None: a raw register, of which nothing more is known.
+
+    `zero_says_nothing`: the device also gives 0 for what it does not have.
+    """
 
     register: Register
     unit: str
     apply_ratio: bool
     footing: Footing | None
+    zero_says_nothing: bool = False
 
     def footing_of(self, words: Sequence[int]) -> Footing | None:
-        """The footing of one value: a float's step grows with it, a scale factor comes with it."""
+        """The footing of one value: a float's step grows with it, a scale factor comes with it.
+
+        A zero that may be filler never counts as a counter that began anew.
+        """
         register = self.register
+        if self.zero_says_nothing and self.footing is not None and not any(words):
+            return replace(self.footing, limit=NO_LIMIT)
         if self.footing is None or (register.type not in FLOATS and register.scale_address is None):
             return self.footing
         counting = counting_of(register, words)
@@ -56,4 +65,10 @@ def place_of(register: Register, profile: DeviceProfile, *, ct: Decimal, pt: Dec
     else:
         applied = None if profile.side == "primary" else factor
         footing = Footing(Side.PRIMARY, ONE, applied, limit, counting.step)
-    return Place(register, known.unit, apply_ratio=not counter, footing=footing)
+    return Place(
+        register,
+        known.unit,
+        apply_ratio=not counter,
+        footing=footing,
+        zero_says_nothing=counter and counting.zero_says_nothing,
+    )

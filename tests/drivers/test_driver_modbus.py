@@ -180,6 +180,18 @@ def test_a_raw_register_stands_on_nothing():
     assert place_of(raw_register("reg:3:0:2"), SDM, ct=ONE, pt=ONE).footing is None
 
 
+async def test_a_zero_that_may_be_filler_is_never_a_counter_that_began_anew():
+    row = {"point": IMPORT, "address": 0, "type": "uint32", "unit": "Wh"}
+    tree = {**TEXT_MAP, "gaps": "ok", "filler": 0, "registers": [row]}
+    device = Device(profile_from(tree, name="t"), **{IMPORT: Decimal(0)})
+    made = session(device)
+    (zero,) = await made.read([IMPORT])
+    device.set(IMPORT, Decimal(5))
+    (five,) = await made.read([IMPORT])
+    assert (zero.value, zero.footing.limit) == (0, Decimal("Infinity"))
+    assert five.footing.limit == Decimal("4294967.296")
+
+
 # -- exceptions
 
 
