@@ -330,12 +330,14 @@ def _own_clock(config: Config) -> OwnClock:
 
 
 def _status(parts: Parts) -> str:
-    return status_line(
+    line = status_line(
         parts.config.name,
         meters=len(parts.registry.all()),
         buses=parts.buses,
         feed_connected=None if parts.publisher is None else parts.publisher.connected,
     )
+    distrusted = None if parts.own_clock is None else parts.own_clock.distrusted
+    return line if distrusted is None else f"{line}; its clock is not believed: {distrusted}"
 
 
 def _start_api(parts: Parts, desk: ClockDesk, fetcher: BackfillDesk) -> ApiServer:

@@ -77,8 +77,12 @@ class Undated:
     async def over(self) -> None:
         """The clock is believed: an alarm that stands, of an earlier life too, is over."""
         own = self._parts.own_clock
-        if own is not None and await self._stands():
-            await self._append("alarm_cleared", {"alarm": ALARM, "reason": own.why_believed})
+        if own is None or (since_ms := await self._standing_since()) is None:
+            return
+        # Events are told in the order of their instants: it is over after it has begun, even when
+        # the right time is earlier than the one that was gone on with.
+        at_ms = max(self._parts.clock.now_ms(), since_ms + 1)
+        await self._append("alarm_cleared", {"alarm": ALARM, "reason": own.why_believed}, at_ms)
 
     async def _believe(self, own: OwnClock, room: WaitingRoom) -> None:
         """Nothing is on its way to a meter while the time moves."""
@@ -92,18 +96,17 @@ class Undated:
 
     async def _tell(self, own: OwnClock) -> None:
         reason = own.distrusted
-        if reason is None or await self._stands():
+        if reason is None or await self._standing_since() is not None:
             return
         log.error("alarm=%s reason=%s: %s", ALARM, reason, REASONS[reason])
         fields = {"alarm": ALARM, "reason": reason, "message": REASONS[reason]}
-        await self._append("alarm", fields)
+        await self._append("alarm", fields, self._parts.clock.now_ms())
 
-    async def _stands(self) -> bool:
+    async def _standing_since(self) -> int | None:
         told = await self._parts.journal.meter_events(KINDS)
-        return any(alarm.name == ALARM for alarm in standing(told))
+        return next((alarm.since_ms for alarm in standing(told) if alarm.name == ALARM), None)
 
-    async def _append(self, kind: str, fields: dict[str, Any]) -> None:
-        at_ms = self._parts.clock.now_ms()
+    async def _append(self, kind: str, fields: dict[str, Any], at_ms: int) -> None:
         await self._parts.journal.append_event(Event(kind, at_ms, fields))
 
 

@@ -1,14 +1,27 @@
 """Meters' clocks measured, judged, set and marked: against simulated meters, in compressed time."""
 
 import json
+from pathlib import Path
 
+import jsonschema
 import pytest
 from clock_bench import BAUD, DAY_S, clock_story, local_ms
 
 from headend.control.clock import Place
+from headend.domain.clock import iso
 from tests.support.waiting import eventually
 
 WRONG = "meter_clock_wrong"
+FEED = json.loads(
+    (Path(__file__).parents[2] / "docs" / "schemas" / "feed.schema.json").read_text("utf-8")
+)
+
+
+def as_the_feed_tells_it(event):
+    """The event's record keeps to the feed's schema."""
+    record = {"kind": "event", "seq": 1, "event": event.kind, "at": iso(event.at_ms)}
+    schema = {"$defs": FEED["$defs"], "$ref": "#/$defs/event_record"}
+    jsonschema.validate(record | event.fields, schema)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +97,7 @@ def test_a_wrong_clock_is_measured_twice_before_it_is_set_and_read_back(tmp_path
     assert [row.began for row in kept.rows["M-00001"]] == [False, False, True]
     assert abs(kept.rows["M-00001"][-1].offset_ms) < 1500
     (jump,) = kept.told("clock_jump")
+    as_the_feed_tells_it(jump)
     assert float(jump.fields["before_s"]) == pytest.approx(42, abs=1)
     assert float(jump.fields["after_s"]) == pytest.approx(0, abs=1)
     assert (jump.fields["by"], intent["by"]) == ("headend", "headend")
@@ -131,6 +145,7 @@ def test_a_clock_that_somebody_else_has_set_is_seen_and_clears_its_alarm(tmp_pat
     kept = clock_story(tmp_path, story, policy="ticket")
     assert len(kept.told("alarm", WRONG)) == len(kept.told("alarm_cleared", WRONG)) == 1
     (jump,) = kept.told("clock_jump")
+    as_the_feed_tells_it(jump)
     assert jump.fields["by"] is None
     assert jump.fields["since"] < "2026-03-12"
     assert float(jump.fields["before_s"]) == pytest.approx(42, abs=1)

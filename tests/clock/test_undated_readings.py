@@ -194,3 +194,25 @@ def test_nothing_that_needs_a_date_is_done_and_a_person_can_end_the_waiting(tmp_
             assert (await offered["clock_trust"]({"by": "li"}))["was"] is None
 
     run_virtual(story, start_ms=START_MS)
+
+
+def test_the_alarm_is_over_though_the_right_time_is_before_the_journals_newest_stamp(tmp_path):
+    async def story(loop):
+        estate = Estate(loop, buses=1, each=1, baud=9600)
+        config = estate.configure(tmp_path, PLAN, broker=None)
+        ahead = WrongMachine(loop, 86_400_000)
+        ahead.is_synchronised = True  # whoever said so was wrong
+        async with daemon_with(config, estate, ahead.own_clock(config, "boot-1")) as parts:
+            await asyncio.sleep(1800)
+        right = WrongMachine(loop, 0)
+        async with daemon_with(config, estate, right.own_clock(config, "boot-2")) as parts:
+            await asyncio.sleep(600)
+            assert parts.own_clock.distrusted == "went_back"
+            await trust_command(parts)["clock_trust"]({"by": "li"})
+            await asyncio.sleep(600)
+            status = await commands(parts)["status"]({})
+            assert status["clock"] == {"trusted": True}
+            assert [a["alarm"] for a in status["alarms"]] == []
+            assert abs(from_iso(status["at"]) - loop.now_ms()) < 1000
+
+    run_virtual(story, start_ms=START_MS)
