@@ -207,7 +207,7 @@ async def _stand_up(
         plans,
         sessions,
         bases={key: Base(base.value, base.time_ms) for key, base in bases.items()},
-        held=held_registers(bases, await journal.meter_events(("alarm",))),
+        held=held_registers(bases, await journal.meter_events(alarms.KINDS)),
         settled=frozenset(),
         zone=zone,
         clock=clock,
@@ -249,6 +249,7 @@ async def _begin(
         "plans": parts.plans.run,
         "clocks": parts.clocks.run,
         "backfill": (await fetcher.begin()).run,
+        "meter-numbers": DeclarationDesk(parts).watch(assembly.opener).run,
     }
     if parts.devices is not None:
         tasks["devices"] = parts.devices.run
@@ -258,17 +259,20 @@ async def _begin(
 
 
 def held_registers(
-    bases: Mapping[tuple[str, str], JournalBase], alarms: Sequence[Event]
+    bases: Mapping[tuple[str, str], JournalBase], told: Sequence[Event]
 ) -> dict[tuple[str, str], Decimal]:
-    """Registers whose unbelievable value was confirmed and that nothing good has followed since."""
+    """Registers whose unbelievable value was confirmed and that nothing good has followed since.
+
+    `told`: alarms and their clearings; what was declared about a meter has cleared its own.
+    """
     held: dict[tuple[str, str], Decimal] = {}
-    for event in alarms:
-        if event.fields.get("alarm") != REGISTER_HELD:
+    for alarm in alarms.standing(told):
+        if alarm.name != REGISTER_HELD:
             continue
-        key = (str(event.fields["meter"]), str(event.fields["point"]))
+        key = (str(alarm.fields["meter"]), str(alarm.fields["point"]))
         base = bases.get(key)
-        if base is None or base.time_ms <= event.at_ms:
-            held[key] = Decimal(event.fields["value"])
+        if base is None or base.time_ms <= alarm.since_ms:
+            held[key] = Decimal(alarm.fields["value"])
     return held
 
 

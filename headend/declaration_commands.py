@@ -1,10 +1,12 @@
 """Dated meter events by the daemon's local socket."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from headend.acquisition.declarations import Declared
+from headend.acquisition.identity_watch import IdentityWatch
+from headend.acquisition.meter_reader import MeterSession
 from headend.api import ApiError, Command
 from headend.commands import Parts
 from headend.domain.clock import from_iso, iso
@@ -20,6 +22,13 @@ class DeclarationDesk:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         parts.engine.declarations.profile_of = self._profile_of
+
+    def watch(self, open_session: Callable[[Meter], MeterSession]) -> IdentityWatch:
+        """What asks meters which they are; `open_session` must tell nobody what comes of it."""
+        declarations = self._parts.engine.declarations
+        return IdentityWatch(
+            declarations, declarations.reader, open_session, clock=self._parts.clock
+        )
 
     def commands(self) -> dict[str, Command]:
         """`meter_exchange`, `meter_ratio`, `meter_reset`, and so on."""

@@ -18,7 +18,7 @@ from headend.acquisition.meter_reader import MeterReader
 from headend.acquisition.plans import ReadPlan
 from headend.acquisition.poller import Poller
 from headend.acquisition.registry import FOR_EVER_MS, Registry, exchange_event
-from headend.acquisition.rejudge import Means, Rejudge, take_back
+from headend.acquisition.rejudge import OTHER_METER, Means, Rejudge, take_back
 from headend.config.meter_rules import address_problem
 from headend.domain import alarms
 from headend.domain.clock import Clock, iso
@@ -414,7 +414,7 @@ class Declarations:
             return rule
 
         cleared = await self._cleared(meters) if _moves_readings(event) else []
-        events = [event, *cleared]
+        events = [event, *cleared, *_asked_of_people(event)]
         change = Rewrite(
             events,
             meter.service_point,
@@ -449,13 +449,13 @@ class Declarations:
         return [
             Event(alarms.CLEARED, now_ms, {**one.fields, "ended_by": "declared"})
             for one in alarms.standing(told)
-            if one.name == REGISTER_HELD and one.fields.get("meter") in meters
+            if one.name in (REGISTER_HELD, OTHER_METER) and one.fields.get("meter") in meters
         ]
 
     async def _tell_held(self, cleared: Sequence[Event], rule: Rejudge | None) -> None:
         """A register that is still not believable is still asked about."""
         for event in cleared:
-            key = (str(event.fields["meter"]), str(event.fields["point"]))
+            key = (str(event.fields["meter"]), str(event.fields.get("point")))
             if rule is not None and key in rule.held:
                 fields = {k: v for k, v in event.fields.items() if k != "ended_by"}
                 again = Event(alarms.RAISED, self.clock.now_ms(), fields)
@@ -524,6 +524,15 @@ def _by_events(place: Place, meter: str, bases: Mapping[str, Base]) -> dict[str,
         if place.declared_rollover(meter, point, since_ms, FOR_EVER_MS) is not None:
             found.pop(point, None)
     return found
+
+
+def _asked_of_people(event: Event) -> list[Event]:
+    """Another number than the known one: what is billed of the meter waits for an answer."""
+    if event.kind != NUMBER or event.fields["state"] != CHANGED:
+        return []
+    names = ("meter", "service_point", "number", "number_before", "since")
+    fields = {name: event.fields[name] for name in names}
+    return [Event(alarms.RAISED, event.at_ms, {"alarm": OTHER_METER, **fields})]
 
 
 def _moves_readings(event: Event) -> bool:

@@ -6,6 +6,7 @@ billing's own arithmetic are the real ones; only the bus is not.
 """
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -20,10 +21,11 @@ from headend.billing.differences import MeterEvent, RegisterReading, ServicePoin
 from headend.billing.inbox import Decision, Row, decide, unpack
 from headend.bus import Priority
 from headend.daemon import held_registers
+from headend.domain.alarms import KINDS
 from headend.domain.errors import ConfigError, NoAnswer
 from headend.domain.exchange import Exchange, Outcome
 from headend.domain.lives import EXCHANGE, RATIO, RESET, ROLLOVER, TAKEN_BACK
-from headend.domain.meter import Meter, MeterExchange
+from headend.domain.meter import Event, Meter, MeterExchange
 from headend.drivers import PointResult
 from headend.journal import ConsumerSpec, Journal, JournalSettings
 from headend.messages.records import Batch, decode_batch, encode_batch
@@ -133,7 +135,7 @@ class World:
             clock=self.clock,
             rules=RuleSet(),
             bases=bases_by_events(known, self.registry.lives, self.registry.all()),
-            held=held_registers(bases, await self.journal.meter_events(("alarm",))),
+            held=held_registers(bases, await self.journal.meter_events(KINDS)),
             alarm=self._alarm,
             in_force=self.registry.holds,
             multiplier_at=self.registry.multiplier_at,
@@ -145,8 +147,6 @@ class World:
         )  # fmt: skip
 
     async def _alarm(self, name: str, fields: dict[str, object]) -> None:
-        from headend.domain.meter import Event
-
         event = Event("alarm", self.clock.ms, {"alarm": name, **fields})
         await self.journal.append_event(event)
 
@@ -371,8 +371,6 @@ class World:
                     current[row.key] = row
             for event in taken.events:
                 if event.kind in (*FOLLOWS, TAKEN_BACK):
-                    import json
-
                     events[event.event_id] = MeterEvent(
                         event.event_id, event.kind, event.at_ms, json.loads(event.fields)
                     )
