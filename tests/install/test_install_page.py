@@ -47,7 +47,7 @@ def running(tree, tmp_path):
     log = tmp_path / "log"
     tree.config.write_text(
         f"headend: {{name: he1, zone: Asia/Shanghai, data: {data}/headend}}\n"
-        f"buses: {{street-a: {{link: {port}}}}}\n"
+        f"buses: {{street-a: {{link: {port}, allow_overload: true}}}}\n"
         "meters:\n"
         "  - {id: M-0001, service_point: SP-1, bus: street-a, protocol: dlt645-2007, "
         'address: "000000000001", plan: p}\n'

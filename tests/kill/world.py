@@ -207,7 +207,8 @@ class World:
             "buses:",
             *(
                 f'  bus-{i}: {{link: "tcp://127.0.0.1:{port}", gap_ms: 0, wakeup: 0,'
-                f" timeout_ms: {ANSWER_MS}}}"
+                f" timeout_ms: {ANSWER_MS}, turnaround_ms: 5, loss_percent: 0,"
+                " allow_overload: true}"
                 for i, port in enumerate(self.ports)
             ),
             "meters:",

@@ -148,7 +148,11 @@ class World:
         """The file, as it has to be now."""
         more = f", {self._setting.headend}" if self._setting.headend else ""
         # Nobody wants to wait for the back-off of meters that were silent for a moment.
-        of_a_bus = "gap_ms: 10, silence_after_timeout_ms: 100, dead_after: 20"
+        # Nor for a plan that a busy machine may keep late.
+        of_a_bus = (
+            "gap_ms: 10, silence_after_timeout_ms: 100, dead_after: 20, turnaround_ms: 60,"
+            " loss_percent: 0, allow_overload: true"
+        )
         points = ", ".join(self.points)
         lines = [
             "# Written by `headend drill`.",
