@@ -157,3 +157,34 @@ def test_a_turn_that_nobody_waits_behind_puts_nobody_off():
     assert len(queue) == 0
     with pytest.raises(IndexError):
         queue.pop()
+
+
+def test_what_holds_up_a_device_that_somebody_asks_for_goes_first_as_well():
+    """Whoever reads it in the background is quick then, and not passed by everything else."""
+
+    async def scenario():
+        async with line() as bench:
+            due = asyncio.create_task(keep_asking(bench, Priority.DUE))
+            await asyncio.sleep(5)
+            slow = asyncio.create_task(
+                bench.bus.exchange(ask("s", 1, priority=Priority.STATISTICS))
+            )
+            await asyncio.sleep(0.5)
+            assert not slow.done()
+            before = len(bench.link.sent)
+            with bench.bus.hurry("s"):
+                await slow
+                await bench.bus.exchange(ask("s", 2, priority=Priority.BACKFILL))
+            came = [chr(data[2]) for _, data in bench.link.sent[before:]]
+            assert came[:2] == ["s", "s"]
+            # Afterwards it is as before.
+            slow = asyncio.create_task(
+                bench.bus.exchange(ask("s", 3, priority=Priority.STATISTICS))
+            )
+            await asyncio.sleep(2)
+            assert not slow.done()
+            for task in (due, slow):
+                task.cancel()
+            await asyncio.wait([due, slow])
+
+    run_virtual(scenario())
