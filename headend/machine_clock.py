@@ -136,7 +136,9 @@ class OwnClock:
 
     def look(self) -> str | None:
         """Why it is still not believed; None once it can be: `believe` then."""
-        if self.distrusted is None or self._word is not None or self._synchronised():
+        if self.distrusted is None or not self.clock.is_held:
+            return None
+        if self._word is not None or self._synchronised():
             return None
         is_wrong = self.distrusted in (WENT_BACK, NOT_SET)
         if is_wrong and abs(self._distance_ms() - self._begun_ms) < SET_MS:
@@ -155,11 +157,17 @@ class OwnClock:
         return "synchronised" if self._synchronised() else "set"
 
     def believe(self) -> float:
-        """Follow the machine's clock from now on; by how many seconds time went on."""
-        self.distrusted = None
+        """Follow the machine's clock from now on; by how many seconds time went on.
+
+        `distrusted` stays until everything that needs the time `has_begun`.
+        """
         moved_s = self.clock.follow()
         self._mark()
         return moved_s
+
+    def has_begun(self) -> None:
+        """What waited is dated and everything goes on by this clock."""
+        self.distrusted = None
 
     def _judge(self) -> str | None:
         facts = ClockFacts(

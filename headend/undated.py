@@ -42,6 +42,7 @@ class Undated:
         self._parts = parts
         self._begin = begin
         self._begin_rest = begin_rest
+        self._has_begun = False
         self._is_over = False
 
     @property
@@ -68,7 +69,10 @@ class Undated:
             while own.look() is not None:  # noqa: ASYNC110 - nobody tells us, we have to look
                 await asyncio.sleep(LOOK_S)
             await self._believe(own, room)
-            await self._begin()
+            if not self._has_begun:
+                await self._begin()
+                self._has_begun = True
+                own.has_begun()  # before anything that was begun takes a step
             await self.over()
             self._begin_rest()
             self._is_over = True
@@ -89,7 +93,7 @@ class Undated:
         await room.rest()
         for name in list(self._parts.buses):
             await self._parts.supervisor.remove(f"wait:{name}")
-        if own.distrusted is not None:
+        if own.clock.is_held:
             why, moved_s = own.why_believed, own.believe()
             self._parts.outages.clock_is_known()
             log.warning("the clock is believed: %s; time moves by %+.1f s", why, moved_s)
