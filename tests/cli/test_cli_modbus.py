@@ -16,8 +16,7 @@ from headend.config.profiles import PACKAGED, load_profile
 from headend.domain.errors import ConfigError
 from protocols.modbus.profile import profile_from
 from protocols.modbus.skeleton import DumpRun
-from protocols.modbus.sunspec import END_ID, MARKER, chain_of, sunspec_profile
-from tests.support.register_server import RegisterServer, words_of
+from tests.support.register_server import RegisterServer, sunspec_words, words_of
 
 ROOT = Path(__file__).parents[2]
 SDM = load_profile("eastron_sdm630", PACKAGED.parent)
@@ -40,24 +39,13 @@ def eastron(**more):
     return {**dict.fromkeys(range(400), 0), **words_of(SDM, **{**GRID, **more})}
 
 
-def sunspec():
-    chain = chain_of((1, 103))
-    profile = sunspec_profile(chain)
-    words = dict.fromkeys(range(40_000, chain.end + 2), 0)
-    words |= zip(range(40_000, 40_002), MARKER, strict=True)
-    for model in chain.models:
-        words |= {model.address: model.id, model.address + 1: model.length}
-    words |= {chain.end: END_ID, chain.end + 1: 0}
-    return words | words_of(profile, voltage_a=Decimal(230), frequency=Decimal(50))
-
-
 @pytest.fixture(scope="module")
 def server():
     units = {
         1: eastron(),
         2: {**dict.fromkeys(range(0x20), 0), **dict.fromkeys(range(0x2000, 0x2100), 0),
             **words_of(CHINT, ct_ratio=Decimal(40), pt_ratio=Decimal(1), **GRID)},
-        3: sunspec(),
+        3: sunspec_words(voltage_a=Decimal(230), frequency=Decimal(50)),
         4: {},
         5: eastron(active_power_total=Decimal(52)),
     }  # fmt: skip

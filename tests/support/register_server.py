@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -10,6 +10,7 @@ from protocols.framing import FrameFound, Framer
 from protocols.modbus.decode import encode
 from protocols.modbus.device import build_exception, build_reply, parse_request, request_delimiter
 from protocols.modbus.profile import DeviceProfile
+from protocols.modbus.sunspec import END_ID, MARKER, chain_of, sunspec_profile
 
 Words = dict[int, int]
 
@@ -22,6 +23,17 @@ def words_of(profile: DeviceProfile, **values: object) -> Words:
         for at, word in enumerate(encode(register, value)):  # type: ignore[arg-type]
             words[register.address + at] = word
     return words
+
+
+def sunspec_words(models: Sequence[int] = (1, 103), **values: object) -> Words:
+    """The registers of a SunSpec device with these models; what scales values is 0."""
+    chain = chain_of(models)
+    words = dict.fromkeys(range(chain.base, chain.end + 2), 0)
+    words |= zip(range(chain.base, chain.base + len(MARKER)), MARKER, strict=True)
+    for model in chain.models:
+        words |= {model.address: model.id, model.address + 1: model.length}
+    words |= {chain.end: END_ID, chain.end + 1: 0}
+    return words | words_of(sunspec_profile(chain), **values)
 
 
 class RegisterServer:
