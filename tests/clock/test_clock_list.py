@@ -6,6 +6,7 @@ from pathlib import Path
 import jsonschema
 
 from headend.cli.main import main
+from headend.config import load_config
 from headend.domain.clock import SystemClock, from_iso
 from headend.journal import ClockMeasured, JournalReader
 from simulators.schedule import run_virtual
@@ -55,3 +56,36 @@ def test_the_daemon_measures_by_itself_and_the_command_tells_it(tmp_path, capsys
         (rows, _) = reader.clock_history().values()
     assert from_iso(right["measured_at"]) == rows[-1].at_ms
     assert isinstance(rows[-1], ClockMeasured)
+
+
+def test_a_plan_that_wants_it_has_a_clock_set_by_the_daemon_and_the_audit_knows(tmp_path, capsys):
+    plan = f"  p: {{every: [{{minutes: 60, points: [{IMPORT}]}}], clock: sync}}"
+
+    async def story(loop):
+        estate = Estate(loop, buses=1, each=2, baud=9600)
+        config = estate.configure(tmp_path, plan, broker=None)
+        password = tmp_path / "password"
+        password.write_text("04 000000\n")
+        password.chmod(0o600)
+        text = config.path.read_text() + "control: {enabled: true, password_file: password}\n"
+        config.path.write_text(text)
+        config = load_config(config.path)
+        meter = estate.meters["M-00002"].device
+        meter.meter_clock.error_ms = 90_000
+        async with daemon(config, estate) as parts:
+            await eventually(lambda: parts.clocks.set, timeout_s=4 * 3600, every_s=30)
+            away_ms = meter.meter_clock.local_ms(loop.now_ms()) - loop.now_ms() - 480 * 60_000
+        return config, away_ms
+
+    config, away_ms = run_virtual(story, start_ms=SystemClock().now_ms() - 86_400_000)
+    assert abs(away_ms) < 1000
+    audit = (config.data_path / "control_audit.jsonl").read_text().splitlines()
+    intent, ended = [json.loads(line) for line in audit]
+    assert (intent["subject"], intent["by"], ended["outcome"]) == ("M-00002", "headend", "set")
+    with JournalReader(config.journal_path) as reader:
+        (jump,) = reader.events(kinds=("clock_jump",))
+    assert jump.fields["meter"] == "M-00002"
+    code, (_, state) = shown(capsys, "--config", str(config.path))
+    assert code == 0
+    assert state["verdict"] == "leave"
+    assert state["set_at"] == state["measured_at"]
