@@ -39,8 +39,10 @@ soak: install servers
 	$(PYTHON) -m tests.powercut.soak --rounds 6 --failures
 	$(PYTHON) -m tests.soak.day --meters 1000 --hours 24
 	$(PYTHON) -m tests.soak.silent --hours 6
+	$(PYTHON) -m tests.nth_failure.soak
 
 fuzz: install
+	$(PYTHON) -m tests.fuzz645 --inputs 2000000
 	$(PYTHON) -m pytest -q -p tests.support.fuzz_profile --timeout 0 $(FUZZED)
 
 bench: install servers
