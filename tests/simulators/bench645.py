@@ -1,6 +1,7 @@
 """A meter on an in-memory line and a master that asks it: what the tests here share."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from protocols.dlt645.catalogue import lookup
 from protocols.dlt645.frame import WAKE_UP, build, parse
@@ -9,6 +10,7 @@ from protocols.dlt645.master import match, read_request, reply_payload
 from protocols.framing import Match
 from simulators.energy import DAY_MS, Timeline
 from simulators.faults import parse_fault, seeded
+from simulators.measured import Measured
 from simulators.meter645 import Meter645, MeterSettings, Served
 from simulators.meterbus import MeterBus
 from simulators.models import Kind, make_meter
@@ -16,6 +18,7 @@ from simulators.wire import WireLink
 
 ADDRESS = "000000000161"
 NOW_MS = 1_700_000_000_000  # 2023-11-15 06:13:20 in Shanghai
+_SHARED: dict[Kind, Measured] = {}
 
 
 class Ear:
@@ -39,9 +42,15 @@ class Ear:
 
 
 class Bench:
-    """One meter, asked in memory without any time passing but what a test lets pass."""
+    """One meter, asked in memory without any time passing but what a test lets pass.
 
-    def __init__(self, kind: Kind = "single", address: str = ADDRESS, **settings) -> None:
+    `shared`: meters of a kind measure the same supply, so that its sums are done once; for tests
+    that do not touch its timeline.
+    """
+
+    def __init__(
+        self, kind: Kind = "single", address: str = ADDRESS, *, shared: bool = False, **settings
+    ) -> None:
         self.now_ms = NOW_MS
         self.served: list[Served] = []
         self.meter: Meter645 = make_meter(
@@ -51,6 +60,15 @@ class Bench:
             clock=lambda: self.now_ms,
             truth_log=self.served.append,
         )
+        if shared:
+            made = self.meter
+            self.meter = Meter645(
+                made.settings,
+                _SHARED.setdefault(kind, made.measured),
+                clock=made.clock,
+                meter_clock=made.meter_clock,
+                truth_log=made.truth_log,
+            )
         self.bus = MeterBus([self.meter])
         self.ear = Ear()
         self.link = WireLink(self.bus)
@@ -89,4 +107,6 @@ def command(address: str, control: int, data: bytes | str = b"") -> bytes:
     return body + bytes((sum(body) & 0xFF, 0x16))
 
 
-__all__ = ["ADDRESS", "NOW_MS", "Bench", "Ear", "build", "command", "parse"]
+SharedBench = partial(Bench, shared=True)
+
+__all__ = ["ADDRESS", "NOW_MS", "Bench", "Ear", "SharedBench", "build", "command", "parse"]

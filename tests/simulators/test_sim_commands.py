@@ -13,7 +13,7 @@ from protocols.errors import ErrorReply
 from simulators.energy import DAY_MS
 from simulators.meter645 import CommandSettings, KeptSettings
 from simulators.meterbus import MeterBus
-from tests.simulators.bench645 import ADDRESS, NOW_MS, Bench, command, parse
+from tests.simulators.bench645 import ADDRESS, NOW_MS, Bench, SharedBench, command, parse
 
 LOCAL = dt.datetime(2023, 11, 15, 6, 13, 20, tzinfo=dt.UTC)  # what the meter's clock shows
 SILENCE = b""
@@ -23,7 +23,7 @@ FAR = "000000 301299"  # 2099-12-30: valid for ever
 
 
 def telling(**settings) -> Bench:
-    return Bench(commands=CommandSettings(**settings))
+    return SharedBench(commands=CommandSettings(**settings))
 
 
 def tell(bench: Bench, control: int, data: str, address: str = ADDRESS):
@@ -50,11 +50,11 @@ def broadcast(bench: Bench, seconds: float) -> float:
 
 @pytest.mark.parametrize(("seconds", "moves"), [(299, 299), (-300, -300), (301, 0), (-3600, 0)])
 def test_a_broadcast_time_is_followed_within_five_minutes_only(seconds, moves):
-    assert broadcast(Bench(), seconds) == moves
+    assert broadcast(SharedBench(), seconds) == moves
 
 
 def test_a_broadcast_time_is_followed_once_a_day():
-    bench = Bench()
+    bench = SharedBench()
     assert broadcast(bench, 100) == 100
     assert broadcast(bench, 50) == 0
     bench.now_ms += DAY_MS
@@ -62,7 +62,7 @@ def test_a_broadcast_time_is_followed_once_a_day():
 
 
 def test_a_broadcast_that_was_passed_over_does_not_use_up_the_day():
-    bench = Bench()
+    bench = SharedBench()
     assert broadcast(bench, 301) == 0
     assert broadcast(bench, 100) == 100
 
@@ -72,7 +72,7 @@ def test_a_broadcast_that_was_passed_over_does_not_use_up_the_day():
     [(23, 54, 59, True), (23, 55, 0, False), (0, 4, 59, False), (0, 5, 0, True)],
 )
 def test_a_broadcast_time_is_passed_over_near_midnight(hour, minute, second, followed):
-    bench = Bench()
+    bench = SharedBench()
     wanted = dt.timedelta(hours=hour, minutes=minute, seconds=second)
     bench.now_ms += (wanted - dt.timedelta(hours=6, minutes=13, seconds=20)) // dt.timedelta(
         milliseconds=1
@@ -82,7 +82,7 @@ def test_a_broadcast_time_is_passed_over_near_midnight(hour, minute, second, fol
 
 
 def test_a_broadcast_time_is_passed_over_near_a_settlement():
-    bench = Bench(kept=KeptSettings(settlement=(15, 6)))
+    bench = SharedBench(kept=KeptSettings(settlement=(15, 6)))
     bench.now_ms -= 15 * 60_000 - 20_000  # 05:58:40
     assert broadcast(bench, 20) == 0
     bench.now_ms += 8 * 60_000  # 06:06:40
@@ -90,9 +90,9 @@ def test_a_broadcast_time_is_passed_over_near_a_settlement():
 
 
 def test_a_broadcast_time_is_taken_by_the_broadcast_address_alone_but_by_some_makes():
-    frame = clock_to_all(shown(Bench(), 60))
+    frame = clock_to_all(shown(SharedBench(), 60))
     single = command(ADDRESS, 0x08, parse(frame).data)
-    for bench, moves in ((Bench(), 0), (telling(clock_single=True), 60)):
+    for bench, moves in ((SharedBench(), 0), (telling(clock_single=True), 60)):
         before = bench.meter.meter_clock.error_ms
         assert bench.send(single) == SILENCE
         assert bench.send(command("AAAAAAAAAAAA", 0x08, parse(frame).data)) == SILENCE
@@ -101,7 +101,7 @@ def test_a_broadcast_time_is_taken_by_the_broadcast_address_alone_but_by_some_ma
 
 @pytest.mark.parametrize("data", ["203514061123", "2013061511", "20130615112300", "20130B151123"])
 def test_a_broadcast_that_is_no_time_is_passed_over(data):
-    bench = Bench()
+    bench = SharedBench()
     assert bench.send(command("999999999999", 0x08, data)) == SILENCE
     assert bench.read("04000102") == (dt.time(6, 13, 20),)
 
@@ -117,7 +117,7 @@ def write(bench: Bench, di: str, value, password: str = "000000", level: int = 4
 
 
 def test_the_clock_is_set_with_a_password_in_its_three_forms_and_noted():
-    bench = Bench()
+    bench = SharedBench()
     assert write(bench, "04000102", dt.time(7, 0, 0)) == 0x94
     assert bench.read("04000102") == (dt.time(7, 0, 0),)
     assert write(bench, "04000101", dt.date(2023, 11, 16)) == 0x94
@@ -132,7 +132,7 @@ def test_the_clock_is_set_with_a_password_in_its_three_forms_and_noted():
 
 
 def test_a_wrong_password_is_refused_and_changes_nothing():
-    bench = Bench()
+    bench = SharedBench()
     assert write(bench, "04000102", dt.time(7, 0, 0), "111111") == 0xD4
     assert bench.read("04000102") == (dt.time(6, 13, 20),)
     assert tell(bench, 0x14, "02010004" + WRONG + OPERATOR + "000007") == (0xD4, "04")
@@ -161,7 +161,7 @@ def test_without_the_key_nothing_is_written_and_status_word_3_says_so():
     bench = telling(programmable=False)
     assert write(bench, "04000102", dt.time(7)) == 0xD4
     assert bench.read("04000503") == ("0000",)
-    assert Bench().read("04000503") == ("0008",)
+    assert SharedBench().read("04000503") == ("0008",)
 
 
 @pytest.mark.parametrize(
@@ -176,11 +176,11 @@ def test_without_the_key_nothing_is_written_and_status_word_3_says_so():
 )
 def test_what_cannot_be_written_is_refused_with_its_reason(what, error):
     di, data = what.split()
-    assert tell(Bench(), 0x14, di + RIGHT + OPERATOR + data) == (0xD4, error)
+    assert tell(SharedBench(), 0x14, di + RIGHT + OPERATOR + data) == (0xD4, error)
 
 
 def test_a_parameter_that_was_written_is_read_back_and_noted():
-    bench = Bench()
+    bench = SharedBench()
     assert tell(bench, 0x14, "03040004" + RIGHT + OPERATOR + "31" * 32) == (0x94, "")
     assert bench.read("04000403") == ("1" * 32,)
     assert bench.read("03300000") == (Decimal(1),)
@@ -189,7 +189,7 @@ def test_a_parameter_that_was_written_is_read_back_and_noted():
 
 
 def test_modes_and_intervals_of_load_records_are_as_they_were_written():
-    bench = Bench()
+    bench = SharedBench()
     assert tell(bench, 0x14, "01090004" + RIGHT + OPERATOR + "08") == (0x94, "")
     assert bench.read("04000901") == ("08",)
     assert tell(bench, 0x14, "050A0004" + RIGHT + OPERATOR + "0500") == (0x94, "")
@@ -206,26 +206,26 @@ def test_what_changes_one_meter_is_not_taken_from_a_wildcard_nor_a_broadcast(con
     asked = data.get(control, RIGHT + OPERATOR) + ("000007" if control == 0x14 else "")
     asked = "02010004" + asked if control == 0x14 else asked
     for address in ("AAAAAAAAAAAA", "999999999999"):
-        assert tell(Bench(), control, asked, address) is None
-    assert tell(Bench(), control, asked) is not None
-    assert tell(Bench(), control, asked, "AAAAAAAA0161") is not None  # shortened: one meter
+        assert tell(SharedBench(), control, asked, address) is None
+    assert tell(SharedBench(), control, asked) is not None
+    assert tell(SharedBench(), control, asked, "AAAAAAAA0161") is not None  # shortened: one meter
 
 
 @pytest.mark.parametrize("control", [0x00, 0x01, 0x02, 0x04, 0x0A, 0x10, 0x1E, 0x1F, 0x31, 0x51])
 def test_functions_that_are_none_are_heard_in_silence(control):
-    assert tell(Bench(), control, "10901090") is None
+    assert tell(SharedBench(), control, "10901090") is None
 
 
 @pytest.mark.parametrize("control", [0x14, 0x16, 0x17, 0x18, 0x19, 0x1A, 0x1B, 0x1C, 0x1D])
 def test_a_command_of_another_length_is_heard_in_silence(control):
-    assert tell(Bench(), control, "010203") is None
+    assert tell(SharedBench(), control, "010203") is None
 
 
 # --- address, passwords, clearing -----------------------------------------------------------------
 
 
 def test_an_address_is_written_to_the_only_meter_and_holds_from_then_on():
-    bench = Bench()
+    bench = SharedBench()
     new = "123456789012"
     raw = bench.send(command("AAAAAAAAAAAA", 0x15, bytes.fromhex(new)[::-1]))
     assert (parse(raw).address, parse(raw).control, parse(raw).data) == (new, 0x95, b"")
@@ -237,7 +237,7 @@ def test_an_address_is_written_to_the_only_meter_and_holds_from_then_on():
 
 
 def test_a_password_is_changed_by_one_of_its_level_or_a_higher_one():
-    bench = Bench()
+    bench = SharedBench()
     change = "050C0004" + "02000000" + "04665544"
     assert tell(bench, 0x18, change) == (0x98, "04665544")
     assert write(bench, "04000102", dt.time(7)) == 0xD4
@@ -247,7 +247,7 @@ def test_a_password_is_changed_by_one_of_its_level_or_a_higher_one():
 
 
 def test_demands_are_cleared_and_what_they_were_is_noted():
-    bench = Bench("three")
+    bench = SharedBench("three")
     before = bench.read("01010000")
     assert before[0] > 0
     assert tell(bench, 0x19, RIGHT + OPERATOR) == (0x99, "")
@@ -263,7 +263,7 @@ def test_demands_are_cleared_and_what_they_were_is_noted():
 
 
 def test_a_meter_cannot_be_cleared():
-    bench = Bench()
+    bench = SharedBench()
     before = bench.read("00010000")
     assert tell(bench, 0x1A, "02000000" + OPERATOR) == (0xDA, "04")
     assert bench.read("00010000") == before
@@ -273,7 +273,7 @@ def test_a_meter_cannot_be_cleared():
 
 
 def test_a_freeze_by_command_is_kept_at_its_instant_and_a_broadcast_one_is_not_answered():
-    bench = Bench("pv")
+    bench = SharedBench("pv")
     assert tell(bench, 0x16, "99999999") == (0x96, "")
     assert bench.read("05010001") == (MeterTime(dt.date(2023, 11, 15), dt.time(6, 13)),)
     truth = bench.meter.truth(NOW_MS)["active_import_total"].shown
@@ -292,7 +292,7 @@ def test_a_freeze_by_command_is_kept_at_its_instant_and_a_broadcast_one_is_not_a
     ],
 )
 def test_freezes_are_kept_every_hour_day_or_month_as_told(when, times):
-    bench = Bench()
+    bench = SharedBench()
     assert tell(bench, 0x16, when) == (0x96, "")
     bench.now_ms += 9_000_000  # 08:43:20
     for nth, (day, hour, minute) in enumerate(times, 1):
@@ -304,15 +304,15 @@ def test_freezes_are_kept_every_hour_day_or_month_as_told(when, times):
 
 @pytest.mark.parametrize("when", ["00080101", "60999999", "00251099", "00083299", "0B999999"])
 def test_a_freeze_that_cannot_be_is_refused_and_a_broadcast_one_passed_over(when):
-    assert tell(Bench(), 0x16, when) == (0xD6, "01")
-    assert tell(Bench(), 0x16, when, "999999999999") is None
+    assert tell(SharedBench(), 0x16, when) == (0xD6, "01")
+    assert tell(SharedBench(), 0x16, when, "999999999999") is None
 
 
 # --- speed (17H) ----------------------------------------------------------------------------------
 
 
 def test_the_speed_changes_after_the_answer_and_the_meter_no_longer_hears_the_old_one():
-    bench = Bench()
+    bench = SharedBench()
     bench.bus.speed = 2400
     assert tell(bench, 0x17, "20") == (0x97, "20")
     assert bench.ask("00010000") == SILENCE
@@ -325,7 +325,7 @@ def test_the_speed_changes_after_the_answer_and_the_meter_no_longer_hears_the_ol
 
 @pytest.mark.parametrize("word", ["00", "18", "02", "40", "80", "FF"])
 def test_a_speed_word_of_another_number_of_bits_or_of_no_speed_it_knows_is_refused(word):
-    assert tell(Bench(), 0x17, word) == (0xD7, "08")
+    assert tell(SharedBench(), 0x17, word) == (0xD7, "08")
 
 
 def test_a_meter_that_hears_nothing_at_the_new_speed_goes_back_to_the_old_one():
@@ -377,7 +377,7 @@ def test_the_relay_moves_a_while_after_it_was_told_and_the_status_word_shows_bot
 
 
 def test_a_relay_that_may_be_closed_waits_for_the_customer():
-    bench = Bench()
+    bench = SharedBench()
     relay(bench, "1A")
     assert relay(bench, "1B") == (0x9C, "")
     assert relay_word(bench) == 1 << 4
@@ -386,7 +386,7 @@ def test_a_relay_that_may_be_closed_waits_for_the_customer():
 
 
 def test_a_relay_opened_for_a_time_closes_by_itself():
-    bench = Bench()
+    bench = SharedBench()
     assert relay(bench, "1D", spare="02") == (0x9C, "")
     bench.now_ms += 599_999
     assert relay_word(bench) == 1 << 6 | 1 << 4
@@ -405,12 +405,12 @@ def test_a_relay_opened_for_a_time_closes_by_itself():
     ],
 )
 def test_a_relay_command_that_is_over_or_none_is_refused(asked, error):
-    assert relay(Bench(), **{"number": "1A", **asked}) == (0xDC, error)
-    assert relay(Bench(), "1A", until="201306151123") == (0x9C, "")
+    assert relay(SharedBench(), **{"number": "1A", **asked}) == (0xDC, error)
+    assert relay(SharedBench(), "1A", until="201306151123") == (0x9C, "")
 
 
 def test_a_protected_supply_is_not_opened_and_an_alarm_is_only_shown():
-    bench = Bench()
+    bench = SharedBench()
     assert relay(bench, "3A") == (0x9C, "")
     assert relay(bench, "2A") == (0x9C, "")
     assert relay_word(bench) == 1 << 12 | 1 << 7
@@ -420,18 +420,18 @@ def test_a_protected_supply_is_not_opened_and_an_alarm_is_only_shown():
 
 def test_some_makes_open_only_after_authentication_and_say_so_in_two_bytes():
     assert relay(telling(plain_trip=False), "1A") == (0xDC, "04")
-    assert tell(Bench(), 0x1C, "98000001" + OPERATOR + "1A00" + FAR) == (0xDC, "0800")
+    assert tell(SharedBench(), 0x1C, "98000001" + OPERATOR + "1A00" + FAR) == (0xDC, "0800")
 
 
 def test_the_output_of_the_terminal_is_chosen_and_by_a_broadcast_without_a_word():
-    assert tell(Bench(), 0x1D, "01") == (0x9D, "01")
-    assert tell(Bench(), 0x1D, "03") == (0xDD, "01")
-    assert tell(Bench(), 0x1D, "01", "999999999999") is None
+    assert tell(SharedBench(), 0x1D, "01") == (0x9D, "01")
+    assert tell(SharedBench(), 0x1D, "03") == (0xDD, "01")
+    assert tell(SharedBench(), 0x1D, "01", "999999999999") is None
 
 
 def test_authentication_is_never_had_from_a_simulation():
     asked = "FF000007" + OPERATOR + "00" * 8
-    assert tell(Bench(), 0x03, asked) is None
+    assert tell(SharedBench(), 0x03, asked) is None
     assert tell(telling(esam=True), 0x03, asked) == (0xC3, "0800")
 
 
@@ -440,7 +440,7 @@ def test_authentication_is_never_had_from_a_simulation():
 
 def test_a_collision_is_captured_by_one_meter_as_the_seed_has_it():
     def heard(seed: int) -> list[str]:
-        benches = [Bench("single", f"0000000001{n:02d}") for n in range(8)]
+        benches = [SharedBench("single", f"0000000001{n:02d}") for n in range(8)]
         bus = MeterBus([bench.meter for bench in benches], capture=0.5, seed=seed)
         found = []
         for _ in range(20):
@@ -455,7 +455,7 @@ def test_a_collision_is_captured_by_one_meter_as_the_seed_has_it():
 
 
 def test_a_frame_to_one_meter_is_never_captured():
-    one, other = Bench(), Bench("single", "000000000777")
+    one, other = SharedBench(), SharedBench("single", "000000000777")
     bus = MeterBus([one.meter, other.meter], capture=1.0)
     (sent,) = bus.receive(command(ADDRESS, 0x11, "00000100"), [])
     assert parse(sent.data).address == ADDRESS

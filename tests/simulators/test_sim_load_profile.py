@@ -22,7 +22,7 @@ from simulators.energy import DAY_MS
 from simulators.meter645_content import KeptSettings
 from simulators.meter645_load import LoadSettings
 from simulators.meter645_store import Gap
-from tests.simulators.bench645 import ADDRESS, NOW_MS, Bench, build, parse
+from tests.simulators.bench645 import ADDRESS, NOW_MS, Bench, SharedBench, build, parse
 
 QUARTER_MS = 900_000
 MIDNIGHT_MS = NOW_MS - (6 * 3600 + 13 * 60 + 20) * 1000
@@ -53,7 +53,7 @@ def fetch(bench: Bench, number: int, whole: bool = False, **asked) -> list[LoadR
 
 @pytest.mark.parametrize("number", CLASSES)
 def test_each_class_is_read_from_a_time_on_and_equals_the_truth_of_its_instants(number):
-    bench = Bench("three")
+    bench = SharedBench("three")
     records = fetch(bench, number, time=at(14, 3), count=3)
     assert [record.time for record in records] == [at(14, 3, minute) for minute in (0, 15, 30)]
     for record, minute in zip(records, (0, 15, 30), strict=True):
@@ -66,27 +66,27 @@ def test_each_class_is_read_from_a_time_on_and_equals_the_truth_of_its_instants(
 
 
 def test_all_classes_come_in_one_record_of_103_bytes():
-    (record,) = fetch(Bench("three"), 0, time=at(14, 3), count=1)
+    (record,) = fetch(SharedBench("three"), 0, time=at(14, 3), count=1)
     assert len(record.raw) == 8 + 87 + 6 + 2 == 103
     assert tuple(record.classes) == CLASSES
 
 
 def test_phases_that_are_not_there_have_no_value_in_a_record():
-    (record,) = fetch(Bench("single"), 1, time=at(14), count=1)
+    (record,) = fetch(SharedBench("single"), 1, time=at(14), count=1)
     values = {one.point: one.value for one in record.classes[1]}
     assert values["voltage_a"] > 200
     assert values["voltage_b"] is values["current_c"] is None
 
 
 def test_the_latest_and_the_earliest_records_are_what_they_are_called():
-    bench = Bench()
+    bench = SharedBench()
     assert [r.time for r in fetch(bench, 4, which="latest", count=2)] == [at(15, 5, 45), at(15, 6)]
     first = fetch(bench, 4, which="earliest", count=2)
     assert [r.time for r in first] == [at(12, 6, 15), at(12, 6, 30)]
 
 
 def test_more_than_fits_one_frame_goes_on_in_follow_up_frames():
-    bench = Bench("three")
+    bench = SharedBench("three")
     first = parse(bench.send(load_request(ADDRESS, 0, time=at(14), count=4).raw))
     assert first.control == 0xB1
     assert len(first.data) == 200
@@ -96,7 +96,7 @@ def test_more_than_fits_one_frame_goes_on_in_follow_up_frames():
 
 
 def test_a_follow_up_frame_is_said_again_and_one_that_is_not_there_is_refused():
-    bench = Bench("three")
+    bench = SharedBench("three")
     request = load_request(ADDRESS, 0, time=at(14), count=2)
     bench.send(request.raw)
     head = bytes.fromhex("01000006")
@@ -111,14 +111,14 @@ def test_a_follow_up_frame_is_said_again_and_one_that_is_not_there_is_refused():
 
 
 def test_frames_are_as_large_as_the_meter_makes_them():
-    bench = Bench("three", frame_data_max=60)
+    bench = SharedBench("three", frame_data_max=60)
     records = fetch(bench, 0, time=at(14), count=2)
     assert [record.time for record in records] == [at(14), at(14, 0, 15)]
 
 
 def test_a_hole_shows_in_the_times_of_what_comes_and_is_named():
     hole = Gap(wall_ms(14, 3), wall_ms(14, 9, 1))
-    bench = Bench(kept=keeping(hole))
+    bench = SharedBench(kept=keeping(hole))
     due = times_between(at(14), at(15), 15)
     got: list[LoadRecord] = []
     while not got or got[-1].time < due[-1]:
@@ -131,7 +131,7 @@ def test_a_hole_shows_in_the_times_of_what_comes_and_is_named():
 
 
 def test_a_record_known_to_be_damaged_says_so_and_one_without_values_has_none():
-    bench = Bench(
+    bench = SharedBench(
         kept=keeping(
             Gap(wall_ms(14, 1), wall_ms(14, 1, 15), "bad"),
             Gap(wall_ms(14, 2), wall_ms(14, 2, 15), "ff"),
@@ -145,7 +145,7 @@ def test_a_record_known_to_be_damaged_says_so_and_one_without_values_has_none():
 
 
 def test_the_oldest_records_give_way_when_the_store_is_full():
-    bench = Bench(kept=keeping(depth=96))
+    bench = SharedBench(kept=keeping(depth=96))
     (first,) = fetch(bench, 4, which="earliest", count=1)
     assert first.time == at(14, 6, 15)
     bench.now_ms += 2 * DAY_MS
@@ -154,7 +154,7 @@ def test_the_oldest_records_give_way_when_the_store_is_full():
 
 
 def test_classes_have_intervals_of_their_own_and_can_be_off():
-    bench = Bench(kept=keeping(intervals_min=(15, 60, 60, 30, 60, 60), mode=0b001011))
+    bench = SharedBench(kept=keeping(intervals_min=(15, 60, 60, 30, 60, 60), mode=0b001011))
     assert [r.time for r in fetch(bench, 2, time=at(14, 1), count=2)] == [at(14, 1), at(14, 2)]
     classes = [tuple(r.classes) for r in fetch(bench, 0, time=at(14, 1), count=3)]
     assert classes == [(1, 2, 4), (1,), (1, 4)]
@@ -163,7 +163,7 @@ def test_classes_have_intervals_of_their_own_and_can_be_off():
 
 @pytest.mark.parametrize("separators", ["all", "no_leading", "data_only"])
 def test_separators_of_empty_classes_are_left_out_as_the_maker_does(separators):
-    bench = Bench(kept=keeping(shape=LoadShape(separators)))
+    bench = SharedBench(kept=keeping(shape=LoadShape(separators)))
     (record,) = fetch(bench, 4, time=at(14), count=1)
     assert record.flags == (() if separators == "all" else ("no_separators",))
     assert len(record.raw) == {"all": 32, "no_leading": 29, "data_only": 27}[separators]
@@ -171,14 +171,16 @@ def test_separators_of_empty_classes_are_left_out_as_the_maker_does(separators):
 
 
 def test_makers_count_n_and_the_sum_in_their_own_ways_and_store_the_year_first():
-    usual = fetch(Bench(), 4, time=at(14), count=1)[0]
-    other = fetch(Bench(kept=keeping(shape=LoadShape(count="whole"))), 4, time=at(14), count=1)[0]
+    usual = fetch(SharedBench(), 4, time=at(14), count=1)[0]
+    other = fetch(
+        SharedBench(kept=keeping(shape=LoadShape(count="whole"))), 4, time=at(14), count=1
+    )[0]
     assert other.raw[2] - usual.raw[2] == 5
-    (record,) = fetch(Bench(kept=keeping(wrong_sum=1)), 4, time=at(14), count=1)
+    (record,) = fetch(SharedBench(kept=keeping(wrong_sum=1)), 4, time=at(14), count=1)
     assert record.flags == ("checksum",)
     assert record.classes == usual.classes
     (record,) = fetch(
-        Bench(kept=keeping(shape=LoadShape(year_first=True))), 4, time=at(14), count=1
+        SharedBench(kept=keeping(shape=LoadShape(year_first=True))), 4, time=at(14), count=1
     )
     assert record.time == at(14)
     assert record.flags == ("year_first",)
@@ -186,10 +188,10 @@ def test_makers_count_n_and_the_sum_in_their_own_ways_and_store_the_year_first()
 
 def test_records_that_are_not_there_are_answered_with_the_identifier_alone_or_refused():
     later = {"time": at(20), "count": 1}
-    frame = parse(Bench().send(load_request(ADDRESS, 4, **later).raw))
+    frame = parse(SharedBench().send(load_request(ADDRESS, 4, **later).raw))
     assert (frame.control, len(frame.data)) == (0x91, 4)
     with pytest.raises(ErrorReply, match="no_data"):
-        fetch(Bench(kept=keeping(empty="refuse")), 4, **later)
+        fetch(SharedBench(kept=keeping(empty="refuse")), 4, **later)
 
 
 @pytest.mark.parametrize(
@@ -202,19 +204,19 @@ def test_records_that_are_not_there_are_answered_with_the_identifier_alone_or_re
     ],
 )
 def test_a_request_for_load_records_that_is_none_is_refused(data):
-    assert parse(Bench().send(build(ADDRESS, 0x11, bytes.fromhex(data)))).control == 0xD1
+    assert parse(SharedBench().send(build(ADDRESS, 0x11, bytes.fromhex(data)))).control == 0xD1
 
 
 def test_the_regional_identifier_is_answered_only_where_it_is_known():
     request = build(ADDRESS, 0x11, bytes.fromhex("FF00000601"))
-    assert parse(Bench().send(request)).control == 0xD1
-    frame = parse(Bench(kept=keeping(regional=True)).send(request))
+    assert parse(SharedBench().send(request)).control == 0xD1
+    frame = parse(SharedBench(kept=keeping(regional=True)).send(request))
     (record,) = decode_records(frame.data[4:], 0)
     assert record.time == at(15, 6)
 
 
 def test_records_bear_the_meters_own_time_and_a_clock_set_back_keeps_both():
-    bench = Bench()
+    bench = SharedBench()
     bench.meter.set_clock(wall_ms(15, 4, 50) + 480 * 60_000)
     bench.now_ms += 20 * 60_000
     times = [r.time for r in fetch(bench, 4, which="latest", count=3)]
@@ -225,7 +227,7 @@ def test_records_bear_the_meters_own_time_and_a_clock_set_back_keeps_both():
 
 
 def test_every_record_that_leaves_is_in_the_truth_log():
-    bench = Bench()
+    bench = SharedBench()
     fetch(bench, 4, time=at(14), count=2)
     (served,) = bench.served
     assert served.di == "06040001"

@@ -48,7 +48,7 @@ KINDS_OF_METER = {
 
 
 KINDS = sorted(KINDS_OF_METER)
-EXAMPLES = int(os.environ.get("HEADEND_METER645_EXAMPLES", "150"))  # more of them: a long run
+EXAMPLES = int(os.environ.get("HEADEND_METER645_EXAMPLES", "60"))  # more of them: a long run
 SOURCE = Bench("three").meter.measured  # its tables are made once
 
 
