@@ -9,11 +9,15 @@ from protocols.dlt645.catalogue import lookup
 from protocols.dlt645.clock import Password, clock_to_all, write_clock
 from protocols.dlt645.fields import OperatorCode
 from protocols.dlt645.formats import MeterTime
+from protocols.dlt645.frame import DELIMITER
 from protocols.errors import ErrorReply
+from protocols.framing import FrameFound, Framer
 from simulators.energy import DAY_MS
 from simulators.meter645 import CommandSettings, KeptSettings
 from simulators.meterbus import MeterBus
-from tests.simulators.bench645 import ADDRESS, NOW_MS, Bench, SharedBench, command, parse
+from simulators.schedule import VirtualClock
+from simulators.wire import WireLink
+from tests.simulators.bench645 import ADDRESS, NOW_MS, Bench, Ear, SharedBench, command, parse
 
 LOCAL = dt.datetime(2023, 11, 15, 6, 13, 20, tzinfo=dt.UTC)  # what the meter's clock shows
 SILENCE = b""
@@ -460,3 +464,20 @@ def test_a_frame_to_one_meter_is_never_captured():
     (sent,) = bus.receive(command(ADDRESS, 0x11, "00000100"), [])
     assert parse(sent.data).address == ADDRESS
     assert bus.captured == 0
+
+
+@pytest.mark.parametrize(("capture", "heard"), [(0.0, 0), (1.0, 1)])
+def test_many_meters_asked_by_a_wildcard_spoil_each_other_or_one_wins(capture, heard):
+    meters = [
+        SharedBench("single", f"0000000001{n:02d}", reply_jitter_ms=40, seed=n).meter
+        for n in range(32)
+    ]
+    bus, clock, ear = MeterBus(meters, capture=capture, seed=3), VirtualClock(), Ear()
+    link = WireLink(bus, schedule=clock, baud=2400)
+    link.attach(ear)
+    framer = Framer(DELIMITER)
+    link.write(command("AAAAAAAAAAAA", 0x13))
+    clock.run()
+    events = [event for data, bad in ear.heard for event in framer.feed(data, bad)]
+    assert sum(isinstance(event, FrameFound) for event in events) == heard
+    assert bool(link.line.collisions) is not bool(heard)

@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.dlt645.master import match, read_request, reply_payload
@@ -13,7 +13,7 @@ from simulators.faults import FAULT_NAMES, make_fault, parse_fault, seeded
 from simulators.meter645 import Meter645
 from simulators.schedule import VirtualClock
 from simulators.wire import WireLink
-from tests.simulators.bench645 import ADDRESS, NOW_MS, Bench, Ear, build, parse
+from tests.simulators.bench645 import ADDRESS, NOW_MS, Bench, Ear, SharedBench, build, parse
 
 DI = "00010000"
 REQUEST = read_request(ADDRESS, DI)
@@ -344,8 +344,9 @@ def test_an_option_that_cannot_be_is_refused(text):
 
 
 @given(st.lists(st.sampled_from(FAULT_NAMES), max_size=6), st.integers(0, 2**32))
+@settings(deadline=None, max_examples=80)
 def test_faults_of_every_kind_act_together_and_never_raise(names, seed):
-    bench = Bench()
+    bench = SharedBench()
     for name in names:
         bench.meter.add_fault(make_fault(name, rng=seeded(seed)))
     bench.ask(DI)
