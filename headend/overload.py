@@ -80,13 +80,16 @@ class Weighed:
 
 
 async def weigh(config: Config, meters: Sequence[Meter]) -> dict[str, Weighed]:
-    """Every bus with meters, by the delays measured so far. Others may go on in between."""
-    measured = await asyncio.to_thread(measured_delays, config, meters)
-    found = {}
-    for plan in bus_plans(config, meters, measured):
-        found[plan.bus] = Weighed(plan, config.buses[plan.bus].allow_overload)
-        await asyncio.sleep(0)
-    return found
+    """Every bus with meters, by the delays measured so far. Others go on meanwhile."""
+    return await asyncio.to_thread(_weigh, config, meters)
+
+
+def _weigh(config: Config, meters: Sequence[Meter]) -> dict[str, Weighed]:
+    measured = measured_delays(config, meters)
+    return {
+        plan.bus: Weighed(plan, config.buses[plan.bus].allow_overload)
+        for plan in bus_plans(config, meters, measured)
+    }
 
 
 class PlanWatch:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from headend.acquisition import plan_check
 from headend.acquisition.plan_check import BusLoad, Load, bus_load
 from headend.acquisition.plans import PlanEntry, ReadPlan
 from headend.bus.settings import BusSettings
@@ -195,7 +196,7 @@ def _advice(
     """Changes of one thing alone that make it fit, the cheapest to make first."""
 
     def fits(*args: object) -> bool:
-        return bus_load(read.load for read in reads_on(*args)).fits
+        return plan_check.fits(read.load for read in reads_on(*args))
 
     found: list[tuple[str, str]] = []
     for interval_s in _INTERVALS_S:

@@ -14,6 +14,7 @@ from math import ceil, floor
 
 DAY_S = 86_400
 _EPSILON_S = 1e-9
+NEVER_S = 3600.0  # so far ahead a line is looked at that falls ever further behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,16 @@ def bus_load(loads: Iterable[Load]) -> BusLoad:
     return BusLoad(cycle_s, share, max(moments, key=lambda moment: moment.share))
 
 
+def fits(loads: Iterable[Load]) -> bool:
+    """`bus_load(loads).fits`, as soon as that is known: for trying many changes."""
+    groups = _groups(loads)
+    share = sum(group.needs_s / group.period_s for group in groups)
+    if not groups or share > 1:
+        return not groups
+    starts = sorted({0, *(group.at_s for group in groups)})
+    return all(moment.share <= 1 for start in starts for moment in _moments(groups, start, share))
+
+
 def _groups(loads: Iterable[Load]) -> list[_Group]:
     def kind(load: Load) -> tuple[int, int, float]:
         return (load.every_s or DAY_S, load.at_s if load.every_s is None else 0, load.within_s)
@@ -127,8 +138,13 @@ def _groups(loads: Iterable[Load]) -> list[_Group]:
 
 
 def _moments(groups: Sequence[_Group], start_s: int, share: float) -> Iterable[Moment]:
-    """Every deadline from a start on, until the line has caught up (a day at most)."""
-    horizon_s = start_s + _busy_s(groups, start_s, share)
+    """Every deadline from a start on, until the line has caught up (a day at most).
+
+    A line that never catches up fails whatever is looked at: then the first deadlines are enough.
+    """
+    longest_s = max(group.within_s for group in groups)
+    busy_s = min(DAY_S, longest_s + NEVER_S) if share > 1 else _busy_s(groups, start_s)
+    horizon_s = start_s + busy_s
     deadlines = {
         due_s + group.within_s for group in groups for due_s in _dues(group, start_s, horizon_s)
     }
@@ -149,10 +165,8 @@ def _dues(group: _Group, start_s: float, horizon_s: float) -> Iterable[float]:
         yield due_s
 
 
-def _busy_s(groups: Sequence[_Group], start_s: int, share: float) -> float:
+def _busy_s(groups: Sequence[_Group], start_s: int) -> float:
     """How long the line is busy without a pause when everything begins at `start_s`."""
-    if share >= 1:
-        return DAY_S
     longest_s = max(group.longest_s for group in groups)
     busy_s = longest_s + sum(g.needs_s for g in groups if g.first_from(start_s) == start_s)
     while busy_s < DAY_S:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headend.acquisition.plan_check import DAY_S, Load, bus_load
+from headend.acquisition import plan_check
+from headend.acquisition.plan_check import DAY_S, Load, bus_load, fits
 
 
 def load(needs_s, *, every_s=None, at_s=0, within_s=300.0, meter="M"):
@@ -41,6 +42,7 @@ def test_the_fullest_moment_is_named():
 
 def test_a_bus_without_meters_fits():
     assert bus_load([]).fits
+    assert fits([])
 
 
 def late_ones(loads, *, horizon_s):
@@ -106,3 +108,26 @@ def test_what_is_said_not_to_fit_is_within_one_meter_of_what_a_line_can_do(loads
     assert moment.needs_s > moment.within_s
     if moment.needs_s - longest_s > moment.within_s:
         assert late_ones(loads, horizon_s=int(moment.at_s + moment.within_s) + 1)
+
+
+def test_a_plan_that_falls_ever_further_behind_is_known_at_once(monkeypatch):
+    """A cycle of a second has 86,400 deadlines a day: the first ones are enough to refuse it."""
+    full = [load(0.15, every_s=1, within_s=0.5)] * 20 + [load(1.5, within_s=3600.0)] * 20
+    looked_at = 0
+    demand_s = plan_check._Group.demand_s
+
+    def counted(group, start_s, until_s):
+        nonlocal looked_at
+        looked_at += 1
+        return demand_s(group, start_s, until_s)
+
+    monkeypatch.setattr(plan_check._Group, "demand_s", counted)
+    assert not fits(full)
+    assert looked_at == 0
+    assert not bus_load(full).fits
+    assert 0 < looked_at < 20_000
+
+
+@given(LOADS)
+def test_whether_it_fits_is_the_same_known_soon_or_in_full(loads):
+    assert fits(loads) == bus_load(loads).fits
