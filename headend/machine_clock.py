@@ -12,15 +12,21 @@ from headend.domain.own_clock import NOT_SET, WENT_BACK, ClockFacts, Trust, dist
 
 # systemd-timesyncd touches it each time it has set or confirmed the clock.
 SYNCHRONISED = Path("/run/systemd/timesync/synchronized")
-# Where time services have their sockets and states while they run, or have run since the start.
-SERVICES = (
-    SYNCHRONISED.parent,
-    Path("/run/chrony"),
-    Path("/run/chrony-helper"),
-    Path("/run/ntpd.pid"),
-    Path("/run/ntpsec"),
-    Path("/run/openntpd"),
+# A time service that runs, or has run since the start.
+SERVICES_RUN = (
+    "run/systemd/timesync",
+    "run/chrony/chronyd.pid",
+    "run/chronyd.pid",
+    "run/ntpd.pid",
+    "run/ntpsec/ntpd.pid",
+    "run/openntpd.pid",
 )
+# One that systemd is going to start: we may be earlier.
+BOOTED = "run/systemd/system"
+UNITS = "etc/systemd/system"
+SERVICES = ("systemd-timesyncd", "chrony", "chronyd", "ntp", "ntpd", "ntpsec", "openntpd")
+BATTERY_CLOCK = "sys/class/rtc/rtc0/since_epoch"
+BATTERY_AGREES_S = 5.0
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 _UNSYNCHRONISED = 0x0040  # STA_UNSYNC of adjtimex(2)
@@ -64,9 +70,31 @@ def is_synchronised(file: Path | None = None) -> bool:
     return SYNCHRONISED.exists() or kernel_synchronised()
 
 
-def has_time_service() -> bool:
-    """Whether anything on this machine might still say that the clock is synchronised."""
-    return any(place.exists() for place in SERVICES)
+def has_time_service(root: Path = Path("/")) -> bool:
+    """Whether anything on this machine might still say that the clock is synchronised.
+
+    Not where a clock with a battery shows the same time: it went on while the machine was off. A
+    service that is only installed does not count where systemd does not run: in a container the
+    host keeps the clock.
+    """
+    if has_battery_clock(root):
+        return False
+    if any((root / place).exists() for place in SERVICES_RUN):
+        return True
+    if not (root / BOOTED).exists():
+        return False
+    found = (root / UNITS).glob("*.wants/*.service")
+    return any(unit.stem in SERVICES for unit in found)
+
+
+def has_battery_clock(root: Path = Path("/"), now_ms: Callable[[], int] | None = None) -> bool:
+    """Whether the machine has a clock that goes on without power, and the time is taken from it."""
+    try:
+        kept_s = int((root / BATTERY_CLOCK).read_text("ascii"))
+    except (OSError, ValueError):
+        return False
+    now_s = (now_ms or SystemClock().now_ms)() / 1000
+    return abs(now_s - kept_s) <= BATTERY_AGREES_S
 
 
 def kernel_synchronised() -> bool:

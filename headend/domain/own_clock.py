@@ -9,8 +9,8 @@ from typing import Literal
 
 Trust = Literal["auto", "synchronised", "machine"]
 """What a configuration says: `synchronised`: only a clock that was synchronised is believed;
-`machine`: the machine's clock is right; `auto`: as `synchronised` where a time service runs on the
-machine, as `machine` where there is none that could ever say so."""
+`machine`: the machine's clock is right; `auto`: as `synchronised` where a time service runs on a
+machine without a clock of its own that goes on without power, as `machine` elsewhere."""
 
 NOT_SYNCHRONISED = "not_synchronised"
 WENT_BACK = "went_back"

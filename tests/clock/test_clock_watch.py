@@ -228,3 +228,17 @@ def test_a_silent_meter_is_asked_again_later_and_stops_no_other(tmp_path):
         assert bench.known().error is None
 
     clock_story(tmp_path, story, each=2)
+
+
+def test_a_second_broadcast_on_one_day_is_passed_over_and_told(tmp_path):
+    async def story(bench):
+        place = Place(bench.meters[0], bench.sessions["M-00001"], bench.bus, 4, 11 / BAUD)
+        outcomes = []
+        for _ in range(2):
+            bench.put(42_000)
+            outcomes += await bench.control.broadcast([place], by="li", reason="monthly")
+        return outcomes, bench.off_ms()
+
+    (first, second), off_ms = clock_story(tmp_path, story, watching=False)
+    assert (first.outcome, second.outcome) == ("set", "not_set")
+    assert off_ms == 42_000

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from headend.domain.clock import SystemClock
 from headend.domain.kept_clock import KeptClock
 from headend.domain.own_clock import (
     NOT_SET,
@@ -12,7 +13,13 @@ from headend.domain.own_clock import (
     ClockFacts,
     distrust,
 )
-from headend.machine_clock import OwnClock, boot_id, is_synchronised
+from headend.machine_clock import (
+    OwnClock,
+    boot_id,
+    has_battery_clock,
+    has_time_service,
+    is_synchronised,
+)
 
 NOW_MS = 1_780_000_000_000
 HOUR_MS = 3_600_000
@@ -143,3 +150,41 @@ def test_the_machine_is_asked_without_harm(tmp_path):
     mark.touch()
     assert is_synchronised(mark)
     assert len(boot_id()) in (0, 36)
+
+
+def test_a_clock_with_a_battery_is_believed_where_the_time_is_taken_from_it(tmp_path):
+    (tmp_path / "run/systemd/timesync").mkdir(parents=True)
+    assert has_time_service(tmp_path)
+    place = tmp_path / "sys/class/rtc/rtc0/since_epoch"
+    place.parent.mkdir(parents=True)
+    for text, kept in (("", False), ("946684800\n", False), (f"{NOW_MS // 1000 - 3}\n", True)):
+        place.write_text(text)
+        assert has_battery_clock(tmp_path, lambda: NOW_MS) is kept
+    place.write_text(f"{SystemClock().now_ms() // 1000}")
+    assert not has_time_service(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("there", "waits"),
+    [
+        ((), False),
+        (("run/systemd/timesync/",), True),
+        (("run/chrony/",), False),  # left by an installation that never ran
+        (("run/chrony/chronyd.pid",), True),
+        (("etc/systemd/system/multi-user.target.wants/chrony.service",), False),
+        (
+            ("run/systemd/system/", "etc/systemd/system/multi-user.target.wants/chrony.service"),
+            True,
+        ),
+        (("run/systemd/system/", "etc/systemd/system/multi-user.target.wants/ssh.service"), False),
+    ],
+)
+def test_a_time_service_is_waited_for_only_where_one_runs_or_will(tmp_path, there, waits):
+    for name in there:
+        place = tmp_path / name
+        if name.endswith("/"):
+            place.mkdir(parents=True)
+        else:
+            place.parent.mkdir(parents=True)
+            place.touch()
+    assert has_time_service(tmp_path) is waits
