@@ -18,6 +18,10 @@ need promtool prometheus
 need amtool prometheus-alertmanager
 # Debian keeps PostgreSQL's server programs outside every PATH, by version.
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
+# A Modbus device in C is built by the tests.
+need cc gcc
+[ -f /usr/include/stdio.h ] || missing+=(libc6-dev)
+[ -f /usr/include/modbus/modbus.h ] || missing+=(libmodbus-dev)
 # Chinese in the browser's pictures.
 [ -d /usr/share/fonts/truetype/wqy ] || missing+=(fonts-wqy-microhei)
 if [ ${#missing[@]} -gt 0 ]; then
