@@ -14,7 +14,7 @@ from typing import Any
 
 from headend.acquisition.changeover import Changeover
 from headend.acquisition.outage_watch import outage_settings
-from headend.acquisition.registry import Registry
+from headend.acquisition.registry import Registry, undeclared
 from headend.assembly import Assembly, consumer_specs, read_plans
 from headend.bus.configured import bus_settings
 from headend.config import Config, ConfigErrors, load_config
@@ -283,8 +283,10 @@ class _Change:
                 told = await journal.meter_events(alarms.KINDS)
             except JournalError as error:
                 raise self._refusal(error) from error
+            then = Registry(self._new.meters, events)
+            self._check_declared(then)
             await self._change_readers(told)
-            await self._change_acquisition(Registry(self._new.meters, events))
+            await self._change_acquisition(then)
         if "retention" in self._changes.sections:
             await self._assembly.start_retention(self._new)
         if "status" in self._changes.sections:
@@ -294,6 +296,26 @@ class _Change:
         if self._parts.publisher is not None:
             self._parts.publisher.configuration_hash = self._new.hash
             self._parts.publisher.wake()
+
+    def _check_declared(self, then: Registry) -> None:
+        """The file says what was declared, and nothing that only a dated event may change."""
+        parts = self._parts
+        has_registers = parts.engine.declarations.reader.has_registers
+        found = [*then.problems, *undeclared(parts.registry, then, has_registers)]
+        if found:
+            file = str(self._new.path)
+            keys = {m.id: f"meters[{n}]" for n, m in enumerate(self._new.meters)}
+            raise ConfigErrors(
+                [
+                    ConfigError(
+                        one.message,
+                        file=file,
+                        key=f"{keys.get(one.meter, 'meters')}.{one.key}",
+                        hint=one.hint,
+                    )
+                    for one in found
+                ]
+            )
 
     # -- who reads the journal
 

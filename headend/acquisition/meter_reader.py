@@ -178,6 +178,10 @@ class MeterReader:
         """How far off a meter's clock is; positive = fast."""
         self._clock_offset_s[meter] = offset_s
 
+    def has_registers(self, meter: str) -> bool:
+        """Whether any register of a meter is known: what is billed stands on it."""
+        return any(name == meter for name, _point in self._bases)
+
     def turn(self, meter: str) -> asyncio.Lock:
         """Held while a meter is read, and while it is exchanged: a read is before or after."""
         turn = self._turns.get(meter)

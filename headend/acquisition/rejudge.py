@@ -63,6 +63,7 @@ class Rejudge:
     _look: LookUp | None = None
     _running: dict[tuple[str, str], Base | None] = field(default_factory=dict)
     _rolled: set[tuple[str, str, int]] = field(default_factory=set)
+    _seen: set[tuple[object, object, int]] = field(default_factory=set)
     _begun: set[tuple[str, str, int]] = field(default_factory=set)
     _new: list[Event] = field(default_factory=list)
 
@@ -72,6 +73,7 @@ class Rejudge:
 
     def __call__(self, reading: Reading) -> Reading | None:
         """The reading as it is; None when there was no such reading of any meter here."""
+        self._seen.add((reading.meter, reading.point, reading.time_ms))
         meter = self._whose(reading)
         if meter is None or (reading.value is None and meter != reading.meter):
             return None
@@ -89,7 +91,8 @@ class Rejudge:
             fields = event.fields
             key = (fields.get("meter"), fields.get("point"), event.at_ms)
             automatic = event.kind == ROLLOVER and "by" not in fields
-            if automatic and event.at_ms >= self.means.from_ms and key not in self._rolled:
+            was_seen = event.at_ms >= self.means.from_ms or key in self._seen
+            if automatic and was_seen and key not in self._rolled:
                 if self._stands_on(event):
                     continue
                 wrong.append(

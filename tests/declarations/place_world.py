@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
+from typing import Self
 from zoneinfo import ZoneInfo
 
 from headend.acquisition.declarations import Declarations, bases_by_events
@@ -24,7 +25,7 @@ from headend.daemon import held_registers
 from headend.domain.alarms import KINDS
 from headend.domain.errors import ConfigError, NoAnswer
 from headend.domain.exchange import Exchange, Outcome
-from headend.domain.lives import EXCHANGE, RATIO, RESET, ROLLOVER, TAKEN_BACK
+from headend.domain.lives import METER_EVENTS
 from headend.domain.meter import Event, Meter, MeterExchange
 from headend.drivers import PointResult
 from headend.journal import ConsumerSpec, Journal, JournalSettings
@@ -39,7 +40,6 @@ POINTS = (IMPORT, EXPORT)
 WIDTH = 10**8  # of a register, in hundredths
 ROOM = 1 << 40
 CAPACITY_KW = Decimal(10_000)
-FOLLOWS = {EXCHANGE, RATIO, RESET, ROLLOVER}
 
 
 def kwh(cents: int) -> Decimal:
@@ -108,7 +108,7 @@ class World:
         self.registry = Registry([self.meter], [])
         self.plans = {"p": ReadPlan("p", (PlanEntry(POINTS, 1000, 1000, interval_s=3600),))}
 
-    async def __aenter__(self) -> "World":
+    async def __aenter__(self) -> Self:
         await self._open()
         return self
 
@@ -370,7 +370,7 @@ class World:
                 if decision in (Decision.NEW, Decision.REPLACE):
                     current[row.key] = row
             for event in taken.events:
-                if event.kind in (*FOLLOWS, TAKEN_BACK):
+                if event.kind in METER_EVENTS:
                     events[event.event_id] = MeterEvent(
                         event.event_id, event.kind, event.at_ms, json.loads(event.fields)
                     )
