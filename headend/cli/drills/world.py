@@ -39,6 +39,7 @@ START_UP_S = 4.0
 SEEN_S, BACK_S, UP_S = 60.0, 120.0, 90.0
 LOOK_S = 0.5
 DATABASE = "sqlite:///data/billing.db"
+CLOCK = "clock: {trust: machine}"  # the meters here go by it too
 ALARMS = "alarms: {port_s: 2, bus_silent_s: 4, meter_silent_s: 15, clear_s: 2}"
 
 
@@ -156,7 +157,7 @@ class World:
         points = ", ".join(self.points)
         lines = [
             "# Written by `headend drill`.",
-            f"headend: {{name: {NAME}, zone: Asia/Shanghai, data: data, {ALARMS}{more}}}",
+            f"headend: {{name: {NAME}, zone: Asia/Shanghai, data: data, {CLOCK}, {ALARMS}{more}}}",
             "buses:",
             *(f'  {bus.name}: {{link: "{bus.link}", {of_a_bus}}}' for bus in self.plan.buses),
             "meters:",

@@ -60,9 +60,10 @@ class OwnClockSection(Section):
     """When this machine's clock is believed at the start. Until then nothing that is read is dated.
 
     trust: `synchronised`: once a time service says so; `machine`: always; `auto`: once a time
-    service says so where one runs and no battery keeps the clock, else always. Whatever it says, a clock that shows an earlier
-    time than the journal was written at is not believed. synchronised_file: it is enough that this
-    file is there; it must lie where nothing survives a start of the machine.
+    service says so where one runs and no battery keeps the clock, else always. Whatever it says, a
+    clock that shows an earlier time than the journal was written at is not believed.
+    synchronised_file: it is enough that this file is there; it must lie where nothing survives a
+    start of the machine.
     """
 
     trust: Annotated[
