@@ -22,8 +22,9 @@ from protocols.modbus.register import DeviceProfile, Register
 from protocols.quantities import known_quantity
 
 CHECK_EVERY_S = 86_400.0
-# Points that say which device it is. Firmware may change; so may the number on the bus.
-IDENTITY = ("manufacturer", "model", "device_type", "serial_number")
+# Points that say what kind of device it is. Firmware may change, so may the number on the bus; for
+# the serial number every meter is asked, whatever its protocol, by whoever opens the session.
+IDENTITY = ("manufacturer", "model", "device_type")
 
 RATIO_MISMATCH = "ratio_mismatch"
 RATIO_CHANGED = "ratio_changed"

@@ -371,24 +371,24 @@ async def test_nobody_who_does_not_listen_is_told():
     assert (result.doubt, len(device.asked)) == (None, 1)
 
 
-async def test_another_serial_number_holds_the_counters_and_not_the_voltages():
-    device = Device(ABB, serial_number=Decimal(111), voltage_a=Decimal(230), **{IMPORT: ONE})
+async def test_another_kind_of_device_holds_the_counters_and_not_the_voltages():
+    device = Device(ABB, model="B23", voltage_a=Decimal(230), **{IMPORT: ONE})
     notices, clock = [], HandClock()
     session = made(device, clock, notice=notices.append)
     await read_all(session)
-    device.set("serial_number", Decimal(222))
+    device.set("model", "B24")
     again = made(device, clock, notice=notices.append, memory=session.learned)
     energy, voltage = await read_all(again, "voltage_a")
     assert (energy.doubt.flag, energy.doubt.holds, voltage.doubt) == ("device_changed", True, None)
     (told,) = [n for n in notices if n.stands]
     assert (told.name, told.fields["was"], told.fields["now"]) == (
-        "device_changed", {"serial_number": "111"}, {"serial_number": "222"},
+        "device_changed", {"model": "B23"}, {"model": "B24"},
     )  # fmt: skip
     # It stays so over restarts, until somebody decides.
     third = made(device, clock, notice=notices.append, memory=again.learned)
     (energy,) = await read_all(third)
     assert energy.doubt.holds
-    device.set("serial_number", Decimal(111))
+    device.set("model", "B23")
     fourth = made(device, clock, notice=notices.append, memory=third.learned)
     (energy,) = await read_all(fourth)
     assert energy.doubt is None
