@@ -15,9 +15,10 @@ from headend.cli.simulate_options import (
     offset_min,
     timeline_of,
 )
-from headend.config.profiles import load_profile
+from headend.config.profiles import SUNSPEC, load_profile
 from headend.domain.clock import SystemClock
 from headend.domain.errors import ConfigError
+from protocols.modbus.sunspec import any_sunspec
 
 if TYPE_CHECKING:
     from simulators.energy import Timeline
@@ -40,7 +41,12 @@ class _Planned(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `headend simulate modbus`."""
     add = parser.add_argument
-    add("--profile", default="eastron_sdm630", metavar="P", help="name or file (eastron_sdm630)")
+    add(
+        "--profile",
+        default="eastron_sdm630",
+        metavar="P",
+        help="name or file; sunspec (eastron_sdm630)",
+    )
     add("--unit", type=_unit, action="append", help="of that profile; once for each (default 1)")
     add(
         "--device", type=_device, action="append", default=[], metavar="UNIT:PROFILE",
@@ -115,14 +121,17 @@ def _make(
     log: "TruthLog | None",
 ) -> "ModbusDevice":
     from simulators.curves import mix  # noqa: PLC0415 - the parser must not pay for it
+    from simulators.inverter import make_inverter  # noqa: PLC0415
     from simulators.modbus_meter import ModbusSettings  # noqa: PLC0415
+    from simulators.modbus_sunspec import sunspec_device  # noqa: PLC0415
     from simulators.models import (  # noqa: PLC0415
         make_initial,
         make_modbus_inverter,
         make_modbus_meter,
     )
 
-    profile = load_profile(planned.profile, Path.cwd())
+    sunspec = planned.profile == SUNSPEC
+    profile = any_sunspec() if sunspec else load_profile(planned.profile, Path.cwd())
     seed = mix(args.seed, number)
     secondary = profile.side == "secondary"
     settings = ModbusSettings(
@@ -134,7 +143,13 @@ def _make(
     )
     clock = SystemClock().now_ms
     zone_min = offset_min(clock(), args.zone)
-    if profile.kind == "inverter":
+    if sunspec:
+        roof = make_inverter(
+            timeline=timeline, rated_w=args.rated_w, seed=seed, utc_offset_min=zone_min,
+            initial_kwh=args.yield_kwh,
+        )  # fmt: skip
+        device = sunspec_device(settings, roof, clock=clock, truth_log=log)
+    elif profile.kind == "inverter":
         device = make_modbus_inverter(
             settings, profile, timeline=timeline, clock=clock, utc_offset_min=zone_min,
             rated_w=args.rated_w, initial_kwh=args.yield_kwh, truth_log=log,

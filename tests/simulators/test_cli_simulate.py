@@ -163,3 +163,17 @@ def test_a_place_that_is_taken_is_a_port_error(tmp_path, capsys):
     taken.write_text("mine")
     assert main(["simulate", "dlt645", "--pty", str(taken)]) == 4
     assert "File exists" in capsys.readouterr().err
+
+
+async def test_a_sunspec_inverter_is_found_by_its_models_and_read():
+    arguments = ("--modbus-tcp", "127.0.0.1:0", "--profile", "sunspec", "--yield-kwh", "100.5")
+    async with Running("modbus", *arguments) as running:
+        options = ["--link", running.ready, "--address", "1", "--profile", "sunspec", "--json"]
+        reading = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "headend.cli.main", "read", *options, "pv_yield_total", "model",
+            stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        said, _ = await asyncio.wait_for(reading.communicate(), 60)
+        energy, model = map(json.loads, said.splitlines())
+        assert Decimal(energy["value"]) >= Decimal("100.5")
+        assert (model["value"], energy["unit"], energy["side"]) == ("S103", "kWh", "primary")
