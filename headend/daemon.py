@@ -86,12 +86,13 @@ async def run_daemon(
     if clock is None:
         own_clock = own_clock or _own_clock(config)
         clock = own_clock.clock
-        own_clock.begin(await asyncio.to_thread(newest_stamp, config.journal_path))
     # Before anything is opened: a file of the feed's identity that cannot be used.
     broker = None if config.feed is None else configured_broker(config)
     notifier = notifier or Notifier(None)
     # Readings are nobody else's business: a directory of our own making is closed to others.
     make_folder(config.data_path, mode=0o700)
+    if own_clock is not None:
+        own_clock.begin(await asyncio.to_thread(newest_stamp, config.journal_path))
     journal = await Journal.open(
         config.journal_path,
         clock=clock,
