@@ -23,7 +23,6 @@ from simulators.meter645 import Gap
 from simulators.meter645_load import LoadSettings
 from simulators.meter645_store import Freeze
 from tests.acquisition.fill_bench import (
-    DAY_MS,
     EXPORT,
     IMPORT,
     NOW_MS,
@@ -36,7 +35,7 @@ from tests.acquisition.fill_bench import (
 )
 
 ROOT = Path(__file__).parents[2]
-FROM_MS, TO_MS = local("05T00:00:00"), local("06T00:00:00")
+FROM_MS, TO_MS = local("05T06:00:00"), local("05T18:00:00")
 HOLE = (local("05T10:07:00"), local("05T12:10:00"))
 IN_HOLE = range(local("05T10:15:00"), local("05T12:10:00"), QUARTER_MS)
 
@@ -60,7 +59,7 @@ async def test_a_day_with_a_hole_is_born_as_the_meter_showed_it_and_the_hole_is_
                 ("actual", "ok", 1)
             }
             assert all(row.evidence for row in rows)
-        assert (done.progress.records, done.progress.born) == (88, 176)
+        assert (done.progress.records, done.progress.born) == (40, 80)
         (event,) = await made.gap_events()
         assert event.fields["reason"] == NO_RECORD
         assert event.fields["points"] == [IMPORT, EXPORT]
@@ -91,7 +90,7 @@ async def test_what_is_there_is_not_asked_for_again_and_neither_is_a_hole(tmp_pa
         again = await made.filled(FROM_MS, TO_MS)
         assert made.port.moments() == sorted(set(made.port.moments()))
         assert len(made.port.reads) == asked  # not even how far the records reach
-        assert (again.progress.known, again.progress.born) == (88, 0)
+        assert (again.progress.known, again.progress.born) == (40, 0)
         assert len(await made.gap_events()) == 1
 
 
@@ -105,11 +104,11 @@ async def test_a_hole_is_asked_for_when_somebody_wants_it_again(tmp_path: Path) 
 
 async def test_only_the_instants_that_are_missing_are_asked_for(tmp_path: Path) -> None:
     async with fill_bench(tmp_path) as made:
-        await made.filled(local("05T06:00:00"), local("05T18:00:00"))
+        await made.filled(local("05T09:00:00"), local("05T15:00:00"))
         before = set(made.port.moments())
         await made.filled(FROM_MS, TO_MS)
         more = [m for m in made.port.moments() if m not in before]
-        assert len(more) == 8  # 24 + 24 records, six a reply
+        assert len(more) == 4  # 12 + 12 records, six a reply
         assert times(made) == list(range(FROM_MS, TO_MS, QUARTER_MS))
 
 
@@ -120,7 +119,7 @@ async def test_every_value_closes_its_due_point_as_backfilled_and_is_marked_late
         await made.list_days(FROM_MS)
         await made.filled(FROM_MS, TO_MS)
         lines = [line for line in made.lines() if FROM_MS <= line.key.due_ms < TO_MS]
-        assert len(lines) == 192
+        assert len(lines) == 96
         for line in lines:
             if line.key.due_ms in IN_HOLE:
                 assert (line.state, line.reason) == (DueState.OPEN, NO_RECORD)
@@ -148,7 +147,7 @@ async def test_what_comes_for_a_closed_day_is_listed_apart_and_told_all_the_same
         lines = [line for line in made.lines(IMPORT) if FROM_MS <= line.key.due_ms < TO_MS]
         assert {(line.state, line.after_close) for line in lines} == {(DueState.MISSING, True)}
         assert all(line.read_id for line in lines)
-        assert len(made.readings()) == 96
+        assert len(made.readings()) == 48
 
 
 async def test_what_is_older_than_the_meters_memory_ends_with_that_reason(tmp_path: Path) -> None:
@@ -177,7 +176,7 @@ async def test_what_the_meter_has_not_recorded_yet_is_asked_for_the_next_time(
 
 async def test_silence_in_the_middle_loses_nothing(tmp_path: Path) -> None:
     async with fill_bench(tmp_path) as made:
-        made.port.lost = {3, 9, 12}
+        made.port.lost = {3, 6, 9}
         fill = made.fill(FROM_MS, TO_MS)
         failures = 0
         while not fill.is_done:
@@ -198,7 +197,7 @@ async def test_a_value_that_a_later_good_register_rules_out_is_held(tmp_path: Pa
         await made.journal.append(Birth((later,)))
         store = made.device.kept.load.store
         store.take(made.device.meter_clock, made.clock.now_ms())
-        wrong_ms = local("05T20:00:00")
+        wrong_ms = local("05T16:00:00")
         kept = [
             Freeze(one.time, one.at_ms, {IMPORT: Decimal("999.99")})
             if one.at_ms == wrong_ms
@@ -211,7 +210,7 @@ async def test_a_value_that_a_later_good_register_rules_out_is_held(tmp_path: Pa
         assert ["too_fast" in row.flags for row in held] == [True]
         assert done.progress.held == 1
         good = [row for row in made.readings() if row.verdict == "ok"]
-        assert len(good) == 96  # 95 and the one that was there
+        assert len(good) == 48  # 47 and the one that was there
 
 
 async def test_a_register_above_the_next_good_one_is_held_though_nothing_is_before_it(
@@ -271,7 +270,7 @@ async def test_no_value_is_null_and_is_not_asked_for_again(tmp_path: Path) -> No
 
 async def test_a_record_whose_sum_is_wrong_is_kept_and_suspect(tmp_path: Path) -> None:
     async with fill_bench(tmp_path, load=LoadSettings(wrong_sum=3)) as made:
-        await made.filled(FROM_MS, local("05T02:00:00"))
+        await made.filled(FROM_MS, local("05T08:00:00"))
         assert {(row.verdict, tuple(row.flags)) for row in made.readings()} == {
             (Verdict.SUSPECT, (RECORD_CHECKSUM,))
         }
@@ -316,7 +315,7 @@ async def test_a_multiplier_is_that_of_the_instant(tmp_path: Path) -> None:
     async with fill_bench(tmp_path, events=[changed]) as made:
         await made.filled(FROM_MS, TO_MS)
         rows = made.readings()
-        assert [row.multiplier for row in rows] == ["20"] * 48 + ["40"] * 48
+        assert [row.multiplier for row in rows] == ["20"] * 24 + ["40"] * 24
 
 
 async def test_a_meter_that_is_no_longer_in_force_is_not_asked(tmp_path: Path) -> None:
@@ -356,6 +355,6 @@ async def test_records_of_thirty_minutes_serve_the_due_instants_they_are_of(tmp_
     load = LoadSettings(intervals_min=(15, 15, 15, 30, 15, 15))
     async with fill_bench(tmp_path, load=load, now_ms=local("06T09:07:00")) as made:
         await made.list_days(FROM_MS)
-        await made.filled(FROM_MS, FROM_MS + DAY_MS)
+        await made.filled(FROM_MS, TO_MS)
         served = [ln.key.due_ms for ln in made.lines(IMPORT) if ln.state is DueState.BACKFILLED]
         assert served == list(range(FROM_MS, TO_MS, 2 * QUARTER_MS))
