@@ -1,5 +1,8 @@
 """Late replies on Modbus RTU by the thousand, through the real bus, codec and session.
 
+On lines of our own, or behind transparent converters (RTU over TCP): of those the speed is not
+known, bytes take their time through the network both ways, and come merged and cut anywhere.
+
 Every register of these devices has the same shape (function, count, unit), so that nothing but its
 value tells whose answer it is. A time-out runs from the end of the request to the end of the reply;
 half of the replies end anywhere up to twice that, some never come, and some callers lose patience.
@@ -7,13 +10,13 @@ Each value bears its register and a ticket that grows with every request the dev
 of another register is wrong, and so is one that was said before it was asked for. Time is virtual,
 the lines are baud-true, and two that speak at once spoil each other.
 
-    python -m tests.damage.late_modbus --reads 5000 --lines 32
+    python -m tests.damage.late_modbus --reads 10000 --lines 64 [--link rtu|rtu-over-tcp]
 """
 
 import argparse
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -28,7 +31,7 @@ from protocols.modbus.profile import DeviceProfile, profile_from
 from simulators.modbus_line import ModbusBus
 from simulators.modbus_meter import ModbusDevice, ModbusSettings
 from simulators.schedule import LoopSchedule, VirtualTimeLoop, run_virtual
-from simulators.wire import WireLink
+from simulators.wire import Station, WireLink
 
 BAUD = 9600
 CHAR_S = 11 / BAUD
@@ -37,6 +40,8 @@ UNITS = (1, 2)
 TICKETS = 10_000
 POINTS = tuple(f"active_import_t{n}" for n in range(1, REGISTERS + 1))
 QUICK_MS = 20
+NETWORK_S = 0.02  # one way through the network and a converter's buffer, at most
+LINKS = ("rtu", "rtu-over-tcp")
 ASKED = read_request(1, 4, 0, 2)  # the shape of every request here
 SETTINGS = BusSettings(dead_after=1_000_000)
 
@@ -118,12 +123,50 @@ class Score:
         )
 
 
-def time_out_s(settings: BusSettings) -> float:
-    """From the end of a request on the wire to the end of its reply."""
+class ConverterLink(WireLink):
+    """A line behind a converter: its speed is not known here, and packets are not frames."""
+
+    def __init__(self, station: Station, *, loop: VirtualTimeLoop, seed: int) -> None:
+        super().__init__(
+            station, schedule=LoopSchedule(loop), baud=BAUD, chunk=1, parity_seen=False
+        )
+        self.char_s = 0.0
+        self._loop = loop
+        self._rng = Random(seed)
+        self._packet = bytearray()  # what the converter holds and has not sent yet
+
+    def write(self, data: bytes) -> None:
+        """It reaches the line later."""
+        self._loop.call_later(self._rng.random() * NETWORK_S, self.line.send, data)
+
+    def _bytes(self, data: bytes, _bad: Sequence[int]) -> None:
+        """One byte of the line, damaged as it may be: what comes soon goes in the same packet."""
+        if not self._packet:
+            self._loop.call_later(self._rng.random() * NETWORK_S, self._send)
+        self._packet += data
+
+    def _send(self) -> None:
+        data, self._packet = bytes(self._packet), bytearray()
+        super()._bytes(data, ())
+
+
+def time_out_s(settings: BusSettings, char_s: float = CHAR_S) -> float:
+    """From the end of a request on the wire to the end of its reply.
+
+    `char_s` 0.0: from the request's leaving, where the line's speed is not known.
+    """
     request = BusRequest(
         "x", ASKED.raw, delimiter_for(ASKED), lambda raw: match(ASKED, raw), reply_length(ASKED)
     )
-    return allowed_s(request, settings, CHAR_S) - len(ASKED.raw) * CHAR_S
+    return allowed_s(request, settings, char_s) - len(ASKED.raw) * char_s
+
+
+def latest_s(link: str) -> float:
+    """How late the last byte of a reply may leave its device: what comes of it is the time-out."""
+    if link == "rtu":
+        return 2 * time_out_s(SETTINGS)
+    # The request has its time on the wire within the time-out, and the network both ways.
+    return 2 * time_out_s(SETTINGS, 0.0) - len(ASKED.raw) * CHAR_S - 2 * NETWORK_S
 
 
 def devices_of(
@@ -196,10 +239,22 @@ class LoopClock:
 
 
 async def _one_line(
-    loop: VirtualTimeLoop, number: int, score: Score, *, reads: int, seed: int, ruled: bool
+    loop: VirtualTimeLoop,
+    number: int,
+    score: Score,
+    *,
+    reads: int,
+    seed: int,
+    ruled: bool,
+    kind: str,
 ) -> None:
-    devices = devices_of(number, 2 * time_out_s(SETTINGS))
-    link = WireLink(ModbusBus(devices), schedule=LoopSchedule(loop), baud=BAUD, chunk=8)
+    devices = devices_of(number, latest_s(kind))
+    station = ModbusBus(devices)
+    link = (
+        WireLink(station, schedule=LoopSchedule(loop), baud=BAUD, chunk=8)
+        if kind == "rtu"
+        else ConverterLink(station, loop=loop, seed=seed + number)
+    )
 
     def observe(exchange: Exchange) -> None:
         score.outcomes[exchange.outcome] += 1
@@ -215,7 +270,7 @@ async def _one_line(
     score.late_frames += bus.statistics().stray_bytes // reply_length(ASKED)
 
 
-def run_proof(*, reads: int, lines: int, seed: int, ruled: bool = True) -> Score:
+def run_proof(*, reads: int, lines: int, seed: int, ruled: bool = True, link: str = "rtu") -> Score:
     """All lines side by side in virtual time. One seed gives one run."""
     score = Score()
     share = -(-reads // lines)
@@ -224,7 +279,7 @@ def run_proof(*, reads: int, lines: int, seed: int, ruled: bool = True) -> Score
         async with asyncio.TaskGroup() as group:
             for number in range(lines):
                 group.create_task(
-                    _one_line(loop, number, score, reads=share, seed=seed, ruled=ruled)
+                    _one_line(loop, number, score, reads=share, seed=seed, ruled=ruled, kind=link)
                 )
         score.seconds = loop.time()
 
@@ -235,16 +290,23 @@ def run_proof(*, reads: int, lines: int, seed: int, ruled: bool = True) -> Score
 def main() -> None:
     """Print every figure."""
     parser = argparse.ArgumentParser(description="late replies on Modbus RTU lines")
-    parser.add_argument("--reads", type=int, default=5000)
-    parser.add_argument("--lines", type=int, default=32)
+    parser.add_argument("--reads", type=int, default=10_000)
+    parser.add_argument("--lines", type=int, default=64)
+    parser.add_argument("--link", choices=LINKS, help="one kind of link alone")
     parser.add_argument("--seed", type=int, default=138_077)
     args = parser.parse_args()
-    print(f"time-out {time_out_s(SETTINGS):.3f} s, replies after up to twice as long", flush=True)
-    found = run_proof(reads=args.reads, lines=args.lines, seed=args.seed)
-    print(found.line("with the rule"), flush=True)
-    bare = run_proof(reads=args.reads // 10, lines=args.lines, seed=args.seed, ruled=False)
-    print(bare.line("without it"))
-    raise SystemExit(1 if found.wrong or not bare.wrong else 0)
+    good = True
+    for link in LINKS if args.link is None else (args.link,):
+        char_s = CHAR_S if link == "rtu" else 0.0
+        time_out = time_out_s(SETTINGS, char_s)
+        print(f"{link}: time-out {time_out:.3f} s, replies after up to twice as long", flush=True)
+        more = {"lines": args.lines, "seed": args.seed, "link": link}
+        found = run_proof(reads=args.reads, **more)
+        print(found.line("with the rule"), flush=True)
+        bare = run_proof(reads=args.reads // 10, ruled=False, **more)
+        print(bare.line("without it"), flush=True)
+        good = good and not found.wrong and bool(bare.wrong)
+    raise SystemExit(0 if good else 1)
 
 
 if __name__ == "__main__":

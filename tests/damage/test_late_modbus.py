@@ -13,6 +13,7 @@ from simulators.modbus_line import ModbusBus
 from simulators.serve import PtyServer
 from tests.damage.late_modbus import (
     BAUD,
+    LINKS,
     LoopClock,
     Score,
     devices_of,
@@ -28,18 +29,20 @@ LATENCY_S = 0.03  # what this machine may add to a reply on its way through a pt
 
 
 @pytest.mark.timeout(120)
-def test_five_thousand_reads_on_thirty_two_lines_give_not_one_wrong_register() -> None:
-    score = run_proof(reads=5000, lines=32, seed=138_077)
-    print(score.line("virtual lines"))
-    assert score.reads >= 5000
+@pytest.mark.parametrize("link", LINKS)
+def test_thousands_of_reads_on_many_lines_give_not_one_wrong_register(link: str) -> None:
+    score = run_proof(reads=2000, lines=16, seed=138_077, link=link)
+    print(score.line(link))
+    assert score.reads >= 2000
     assert score.wrong == []
-    assert score.values > 4000
-    assert score.late_frames > 1000  # and there were enough to be taken for something
+    assert score.values > 1600
+    assert score.late_frames > 400  # and there were enough to be taken for something
 
 
-def test_without_the_rule_wrong_registers_do_come() -> None:
-    score = run_proof(reads=1000, lines=8, seed=138_077, ruled=False)
-    assert len(score.wrong) > 3, "then the proof above would prove nothing"
+@pytest.mark.parametrize("link", LINKS)
+def test_without_the_rule_wrong_registers_do_come(link: str) -> None:
+    score = run_proof(reads=600, lines=8, seed=138_077, ruled=False, link=link)
+    assert len(score.wrong) > 1, "then the proof above would prove nothing"
 
 
 @pytest.mark.timeout(120)
