@@ -46,7 +46,8 @@ class Bus:
 
     A device that is silent for `dead_after` requests is probed slowly (see `devices`): requests
     for it fail at once with NoAnswer, diagnosis `dead_waiting`, attempts 0, unless a probe is
-    due. A person's request (ON_DEMAND) is always sent; every probe is one attempt.
+    due. A person's request (ON_DEMAND) is always sent; every probe is one attempt. Behind a gateway
+    (`Late.NUMBERED`) a device gets one attempt as soon as one request brought nothing but silence.
 
     While the port is absent requests fail at once with PortGone; before the first try to open it
     they wait. `observer` is called once for every attempt that reached the port, before the caller

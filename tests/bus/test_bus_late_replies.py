@@ -348,11 +348,11 @@ def test_what_a_gateway_says_for_a_silent_device_is_that_devices_silence():
 
     async def scenario():
         async with tcp_line(peer, dead_after=2, drop_after_silent=3) as bench:
-            for _ in range(2):
+            for attempts in (2, 1):  # one that was silent a request long is tried once
                 with pytest.raises(NoAnswer) as caught:
                     await bench.bus.exchange(asked_through_a_gateway(9, attempts=2)[0])
                 assert caught.value.diagnosis == "unreached"
-                assert caught.value.attempts == 2
+                assert caught.value.attempts == attempts
             with pytest.raises(NoAnswer) as caught:
                 await bench.bus.exchange(asked_through_a_gateway(9)[0])
             assert caught.value.diagnosis == "dead_waiting"
