@@ -1,7 +1,7 @@
 # `make run` shows the product, `make test` proves it. Both set up what they need.
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
-FUZZED := tests/protocols tests/config tests/drivers tests/messages tests/transport tests/bus
+FUZZED := tests/protocols tests/config tests/drivers tests/messages tests/transport tests/bus tests/fuzz645
 PATHS := headend protocols simulators tests benchmarks
 
 .PHONY: run test install servers lint soak fuzz bench screenshot clean install-system uninstall-system
@@ -42,7 +42,7 @@ soak: install servers
 	$(PYTHON) -m tests.nth_failure.soak
 
 fuzz: install
-	$(PYTHON) -m tests.fuzz645 --inputs 2000000
+	$(PYTHON) -m tests.fuzz645 --inputs 2000000 --jobs 2
 	$(PYTHON) -m pytest -q -p tests.support.fuzz_profile --timeout 0 $(FUZZED)
 
 bench: install servers
