@@ -40,6 +40,7 @@ from headend.messages.topics import Topics
 log = logging.getLogger(__name__)
 
 CURSOR_RETRY_S = 5.0
+RECEIPTS_LOOK_S = 1.0
 
 
 class FeedJournal(Protocol):
@@ -452,7 +453,7 @@ class Publisher:
                         backlog=self._backlog(stream),
                         broker="connected" if state.is_connected else str(state.code),
                     )
-            await asyncio.sleep(min(1.0, missing_s / 4))
+            await asyncio.sleep(min(RECEIPTS_LOOK_S, missing_s / 4))
 
     def _connection_changed(self, state: ConnectionState) -> None:
         if state.is_connected:
