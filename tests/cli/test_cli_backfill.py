@@ -18,13 +18,10 @@ from headend.daemon import run_daemon
 from headend.domain.clock import SystemClock, iso
 from headend.domain.due import DueState, day_bounds_ms, local_day
 from headend.journal import Journal, JournalReader, JournalSettings
-from simulators.curves import Constant
-from simulators.energy import EnergyModel, Supply, Timeline
-from simulators.measured import Measured
 from simulators.meter645 import Gap, KeptSettings, Meter645, MeterClock, MeterSettings
 from simulators.meterbus import MeterBus
 from simulators.serve import TcpServer
-from tests.acquisition.fill_bench import DAY_MS, EXPORT, IMPORT, QUARTER_MS, ZONE
+from tests.acquisition.fill_bench import DAY_MS, EXPORT, IMPORT, QUARTER_MS, ZONE, Steady
 
 ADDRESS = "000000000001"
 SCHEMA = Path(__file__).parents[2] / "docs" / "schemas" / "backfill.schema.json"
@@ -41,11 +38,9 @@ class World:
         self.now_ms = self.clock.now_ms()
         self.today_ms = day_bounds_ms(local_day(self.now_ms, ZONE), ZONE)[0]
         self.slept = (self.today_ms - DAY_MS + 3_600_000, self.today_ms - DAY_MS + 7_200_000)
-        supply = Supply((Constant(1800), Constant(0), Constant(0)), (None, Constant(700), None))
-        origin_ms = self.today_ms - 4 * DAY_MS
         self.device = Meter645(
             MeterSettings(ADDRESS, reply_delay_ms=1, kept=KeptSettings(gaps=(Gap(*self.slept),))),
-            Measured(EnergyModel(supply, Timeline(origin_ms))),
+            Steady(self.today_ms - 4 * DAY_MS),
             clock=self.clock.now_ms,
             meter_clock=MeterClock(480),
         )

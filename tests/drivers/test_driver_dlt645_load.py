@@ -31,11 +31,9 @@ from protocols.dlt645.meter import build_refusal, build_reply, parse_any_read
 from protocols.dlt645.profile import GENERIC, MeterProfile
 from protocols.errors import LocalProtocolError
 from protocols.framing import Match
-from simulators.curves import Constant
-from simulators.energy import EnergyModel, Supply, Timeline
-from simulators.measured import Measured
 from simulators.meter645 import Gap, KeptSettings, Meter645, MeterClock, MeterSettings
 from simulators.meter645_load import LoadSettings, asked_time
+from tests.acquisition.fill_bench import Steady
 
 ADDRESS = "000000000001"
 ZONE = ZoneInfo("Asia/Shanghai")
@@ -86,9 +84,7 @@ def meter(*gaps: Gap, frame: int = 200, **load: object) -> Meter645:
         frame_data_max=frame,
         kept=KeptSettings(gaps=gaps, load=LoadSettings(**load)),
     )
-    timeline = Timeline(ORIGIN_MS)
-    measured = Measured(EnergyModel(Supply((Constant(1800),), (None,)), timeline))
-    return Meter645(settings, measured, clock=lambda: NOW_MS, meter_clock=MeterClock(480))
+    return Meter645(settings, Steady(ORIGIN_MS), clock=lambda: NOW_MS, meter_clock=MeterClock(480))
 
 
 def port_of(device: Meter645, **more: object) -> Port:
