@@ -41,6 +41,7 @@ START = "2026-11-25T12:00:00"
 BOUND_BAUD, BOUND_S = 9600, 3.0
 SEED = 7
 TIMEOUT_S = 60.0
+WARM_UP_S = 5.0
 BELOW = (Priority.BACKFILL, Priority.EVENTS, Priority.STATISTICS)
 
 
@@ -96,7 +97,7 @@ async def _live(loop: VirtualTimeLoop, folder: Path, found: Measured, reads: int
                     await sessions(meter).read([IMPORT], priority=priority)
 
         flood = [asyncio.ensure_future(keep_asking(priority)) for priority in BELOW]
-        await asyncio.sleep(60)
+        await asyncio.sleep(WARM_UP_S)
         before, since = parts.buses[BUS].statistics().busy_s, loop.time()
         await _ask(loop, parts, found, reads)
         busy_s = parts.buses[BUS].statistics().busy_s - before

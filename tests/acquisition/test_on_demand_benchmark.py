@@ -8,22 +8,23 @@ from pathlib import Path
 import pytest
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "on_demand.py"
+READS = 8
+BOUNDS_S = {9600: 3.0, 2400: 6.0}
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(("baud", "p95_s"), [(9600, 3.0), (2400, 6.0)])
-def test_nineteen_of_twenty_reads_on_demand_are_there_soon_on_a_full_line(
-    baud: int, p95_s: float
-) -> None:
+def test_reads_on_demand_are_there_soon_however_full_the_line_is() -> None:
     done = subprocess.run(
-        [sys.executable, str(BENCHMARK), "--reads", "25", "--baud", str(baud), "--json"],
+        [sys.executable, str(BENCHMARK), "--reads", str(READS), "--json"],
         capture_output=True,
         text=True,
         timeout=230,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert (found["baud"], found["reads"], found["failed"]) == (baud, 25, 0)
-    assert found["busy_share"] > 0.6  # the rest is the quiet before each request
-    assert found["p50_s"] <= found["p95_s"] <= p95_s
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one["baud"] for one in found] == list(BOUNDS_S)
+    for one in found:
+        assert (one["reads"], one["failed"]) == (READS, 0)
+        assert one["busy_share"] > 0.6  # the rest is the quiet before each request
+        assert one["p50_s"] <= one["p95_s"] <= BOUNDS_S[one["baud"]]
