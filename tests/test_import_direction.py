@@ -29,7 +29,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("assembly",),
     ("planning",),
     ("overload",),
-    ("clock_commands", "undated", "backfill_desk"),
+    ("clock_commands", "declaration_commands", "undated", "backfill_desk"),
     ("reload",),
     ("daemon",),
     ("cli",),
