@@ -1,14 +1,15 @@
 """Registers of one device in as few requests as its map and its refusals allow.
 
 What a device refuses is learned: a block is cut until the culprit stands alone, and a register
-that is refused alone, twice with some time in between, counts as absent. Silence, damage and
-business teach nothing. What is absent is asked for again now and then, and at once when a person
+that is refused alone counts as absent. Only what is refused twice, with some time in between, is
+learned for good: in between the cuts hold on trial. Silence, damage and business teach nothing.
+What is absent is asked for again now and then, and at once when a person
 asks: a device that was starting up, or got other firmware, is found out.
 """
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from headend.bus.request import Priority
@@ -59,9 +60,11 @@ class BlockReader:
         self._profile = profile
         self._line = line
         self._learned = learned
+        self._trial = learned  # with what was refused once
+        self._trial_since: float | None = None
         self._clock = clock
         self._plans: dict[tuple[Register, ...], Plan] = {}
-        self._refused_at: dict[Span, float] = {}  # alone, once
+        self._refused_at: dict[Span, float] = {}  # once
         self._asked_at: dict[Span, float] = {}  # absent ones, the last time
         self._since = clock.monotonic()
 
@@ -77,12 +80,13 @@ class BlockReader:
         if known is None:
             if len(self._plans) >= _PLANS_KEPT:
                 self._plans.clear()
-            known = plan(self._profile, wanted, line=self._line, learned=self._learned)
+            known = plan(self._profile, wanted, line=self._line, learned=self._trial)
             self._plans[wanted] = known
         return known
 
     async def read(self, registers: Sequence[Register], talk: Talk) -> list[Got]:
         """Every register once. Errors are in what came, never raised."""
+        self._end_trial()
         wanted = self.plan(registers)
         waiting = deque(wanted.blocks)
         found: list[Got] = []
@@ -131,23 +135,47 @@ class BlockReader:
         if len({one.first for one in registers}) == 1:
             self._refused_alone(block, code)
             return
-        self._learn(self._learned.refused(block.span, registers, code))
-        parts = plan_blocks(self._profile, registers, line=self._line, learned=self._learned)
+        if self._refused_before(block.span):
+            self._learn(lambda known: known.refused(block.span, registers, code))
+        else:
+            self._trial = self._trial.refused(block.span, registers, code)
+            self._trial_since = self._trial_since or self._clock.monotonic()
+            self._plans.clear()
+        parts = plan_blocks(self._profile, registers, line=self._line, learned=self._trial)
         yield from halves(block) if parts == (block,) else parts
 
-    def _refused_alone(self, block: Block, code: int) -> None:
-        now, span = self._clock.monotonic(), block.span
-        if any(self._learned.lacks(one) for one in block.registers):
-            self._asked_at[span] = now
-            return
-        first = self._refused_at.setdefault(span, now)
+    def _refused_before(self, span: Span) -> bool:
+        """Whether it was refused before, long enough ago to mean it."""
+        now = self._clock.monotonic()
         if len(self._refused_at) > _DOUBTS_KEPT:
             self._refused_at.clear()
-        if now - first < ABSENT_AFTER_S:
-            return
+        if now - self._refused_at.setdefault(span, now) < ABSENT_AFTER_S:
+            return False
         del self._refused_at[span]
-        self._asked_at[span] = now
-        self._learn(self._learned.refused(span, block.registers, code))
+        return True
+
+    def _end_trial(self) -> None:
+        """Try once more what was refused once."""
+        since = self._trial_since
+        if since is not None and self._clock.monotonic() - since >= ABSENT_AFTER_S:
+            self._trial, self._trial_since = self._learned, None
+            self._plans.clear()
+
+    def _refused_alone(self, block: Block, code: int) -> None:
+        span = block.span
+        if any(self._learned.lacks(one) for one in block.registers):
+            self._asked_at[span] = self._clock.monotonic()
+            return
+        if not self._refused_before(span):
+            return
+        self._asked_at[span] = self._clock.monotonic()
+
+        def absent(known: Learned) -> Learned:
+            found = known.refused(span, block.registers, code)
+            # It was this register, then, and not the number of them.
+            return replace(found, count_max=None) if code == ILLEGAL_VALUE else found
+
+        self._learn(absent)
         points = ", ".join(one.point for one in block.registers)
         log.warning(
             "unit=%d registers=%d:%d:%d refused twice, no longer read: %s",
@@ -157,9 +185,12 @@ class BlockReader:
     def _there_after_all(self, block: Block) -> None:
         """What was answered is not absent, whatever was learned of it."""
         span = block.span
-        stay = tuple(one for one in self._learned.absent if not _overlap(one, span))
-        if len(stay) < len(self._learned.absent):
-            self._learn(replace(self._learned, absent=stay))
+
+        def without(known: Learned) -> Learned:
+            stay = tuple(one for one in known.absent if not _overlap(one, span))
+            return replace(known, absent=stay) if len(stay) < len(known.absent) else known
+
+        self._learn(without)
 
     def _may_ask(self, register: Register, talk: Talk) -> bool:
         if talk.priority is Priority.ON_DEMAND:
@@ -176,9 +207,10 @@ class BlockReader:
         block = Block(span.function, span.address, span.count, (register,))
         return Got(block, (), error, [])
 
-    def _learn(self, learned: Learned) -> None:
-        if learned != self._learned:
-            self._learned = learned
+    def _learn(self, change: Callable[[Learned], Learned]) -> None:
+        learned, trial = change(self._learned), change(self._trial)
+        if (learned, trial) != (self._learned, self._trial):
+            self._learned, self._trial = learned, trial
             self._plans.clear()
 
 

@@ -13,6 +13,7 @@ from headend.drivers.modbus_check import CHECK_EVERY_S
 from headend.drivers.modbus_memory import DeviceMemory
 from protocols.errors import LocalProtocolError
 from protocols.modbus.decode import encode
+from protocols.modbus.device import parse_request
 from protocols.modbus.line_cost import Line
 from protocols.modbus.sunspec import END_ID, MARKER, any_sunspec, chain_of, sunspec_profile
 from tests.support.modbus_device import ACREL, Device, HandClock
@@ -124,14 +125,48 @@ async def test_what_was_learned_holds_for_the_next_session(two_phases):
 
 async def test_a_device_that_takes_fewer_registers_is_asked_for_fewer():
     points = [f"{q}_{p}" for q in ("voltage", "current", "active_power") for p in "abc"]
-    device = Device(**dict.fromkeys(points, ONE))
-    device.script = [3]
-    session = made(device)
-    assert errors(await session.read(points)) == [None] * 9
+    device, clock = Device(**dict.fromkeys(points, ONE)), HandClock()
+    session = made(device, clock)
+    for _ in range(2):
+        device.script = [3]
+        assert errors(await session.read(points)) == [None] * 9
+        clock.now_s += ABSENT_AFTER_S
     assert session.learned.learned.count_max == 9
     first = len(device.asked)
     await session.read(points)
     assert all(count <= 9 for _, _, count in device.asked[first:])
+
+
+@pytest.mark.parametrize("code", [2, 3])
+async def test_what_is_billed_comes_out_of_one_request_again_after_a_passing_refusal(code):
+    device, clock = Device(**{IMPORT: ONE, "active_export_total": ONE}), HandClock()
+    session = made(device, clock)
+    both = [IMPORT, "active_export_total"]
+    device.script = [code]
+    assert errors(await session.read(both)) == [None, None]
+    assert len(device.asked) == 3  # it was cut for now
+    clock.now_s += ABSENT_AFTER_S
+    await session.read(both)
+    assert device.asked[3:] == [(4, 0x48, 4)]
+    assert session.learned == DeviceMemory()
+
+
+async def test_exception_3_for_a_register_that_is_not_there_does_not_shrink_requests_for_good():
+    class Refuses3(Device):
+        async def exchange(self, request):
+            asked = parse_request(request.payload, tcp=self.tcp)
+            wanted = range(asked.address, asked.address + asked.count)
+            self.script = [None if all(at in self.words for at in wanted) else 3]
+            return await super().exchange(request)
+
+    device, clock = Refuses3(**dict.fromkeys(THREE, ONE)), HandClock()
+    for at in (4, 5):
+        del device.words[at]
+    session = await learn_absent(device, clock)
+    assert session.learned.learned.count_max is None
+    first = len(device.asked)
+    assert errors(await session.read(THREE)) == [None, None, "refused"]
+    assert device.asked[first:] == [(4, 0, 4)]
 
 
 async def test_registers_tried_by_hand_teach_nothing(two_phases):
