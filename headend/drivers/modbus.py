@@ -134,12 +134,8 @@ class ModbusSession:
         `deadline` is on the monotonic clock: nothing is sent after it.
         """
         talk = Talk(priority, deadline, attempts or self._attempts)
-        if self._walks and self._chain is None:
-            error = await self._discover(talk)
-            if error is not None:
-                return [_failed(point, "", error, []) for point in points]
-        if self._check is not None and self._check.is_due:
-            error = await self._look(self._check, talk)
+        if not all(point.startswith(RAW_PREFIX) for point in points):
+            error = await self._know(talk)
             if error is not None:
                 return [_failed(point, "", error, []) for point in points]
         results, moved = await self._read_points(points, talk)
@@ -220,6 +216,16 @@ class ModbusSession:
         self._memory = self.learned
         self._chain = chain
         self._use(profile, learned)
+
+    async def _know(self, talk: Talk) -> Exception | None:
+        """What has to be known before a named point is read; why it is not."""
+        if self._walks and self._chain is None:
+            error = await self._discover(talk)
+            if error is not None:
+                return error
+        if self._check is not None and self._check.is_due:
+            return await self._look(self._check, talk)
+        return None
 
     async def _discover(self, talk: Talk, moved: str = "") -> Exception | None:
         """Walk the device's models; why it is not known what it has.

@@ -285,6 +285,14 @@ async def test_a_device_that_stands_for_no_model_gives_no_value_and_is_walked_ag
     assert result.value == 1
 
 
+async def test_registers_read_by_hand_need_no_models():
+    device = SunSpec()
+    device.words[40_000] = 0
+    (result,) = await sunspec_session(device).read(["reg:3:40002:2"])
+    assert result.value == 0x0001_0042
+    assert device.asked == [(3, 40_002, 2)]
+
+
 async def test_a_walk_that_meets_silence_is_not_kept():
     device = SunSpec(active_power_total=(Decimal(1), 0))
     device.script = [None, None, silent()]
