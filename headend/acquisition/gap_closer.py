@@ -30,7 +30,7 @@ from protocols.quantities import quantity
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 60.0
+LOOK_EVERY_S = 300.0  # a look goes over the lists of all days that are not closed
 LOOK_AGAIN_AT_OLD_DAYS_S = 6 * 3600.0
 OWED_MOST = 20_000  # of a day, at once; the rest when these are served
 AT_ONCE = 200  # due points looked at before others have their turn
