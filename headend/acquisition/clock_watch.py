@@ -1,7 +1,7 @@
 """Measures every meter's clock once a day and does what its plan or model says about it.
 
-The lowest priority on the bus, one meter of a bus at a time, spread over the day: a few seconds a
-meter and day. Each measurement is several looks at date and time; nothing is decided on one
+The lowest priority on the bus, one meter at a time, spread over the day: a few seconds a meter and
+day. Each measurement is several looks at date and time; nothing is decided on one
 measurement (`meter_clocks.py`). Setting is `control`'s: this only asks for it, and reports.
 """
 
@@ -125,33 +125,29 @@ class ClockWatch:
                 await asyncio.sleep(STEP_S)
 
     async def step(self) -> bool:
-        """Measure the meters whose time has come, one of each bus at once; whether there were."""
+        """Measure the meter that is due longest; whether there was one.
+
+        One after the other, of all buses: a few thousand meters take some hours of their day, and
+        nothing runs beside that was not there before.
+        """
         now_ms = self._clock.now_ms()
-        first: dict[str, Meter] = {}
         meters = {m.id: m for m in self._meters() if m.protocol in DLT645}
-        for meter in meters.values():
-            clock = self.clocks.get(meter.id)
-            if clock is None:
-                clock = MeterClock(meter.id, first_at(meter.id, None, now_ms))
-                self.clocks[meter.id] = clock
-            best = first.get(meter.bus)
-            if clock.next_ms <= now_ms and (
-                best is None or clock.next_ms < self.clocks[best.id].next_ms
-            ):
-                first[meter.bus] = meter
+        for name in meters:
+            if name not in self.clocks:
+                self.clocks[name] = MeterClock(name, first_at(name, None, now_ms))
         for gone in self.clocks.keys() - meters.keys():
             del self.clocks[gone]
-        async with asyncio.TaskGroup() as group:
-            for meter in first.values():
-                group.create_task(self._one(meter, self.clocks[meter.id]))
-        return bool(first)
+        first = min(self.clocks.values(), key=lambda clock: clock.next_ms, default=None)
+        if first is None or first.next_ms > now_ms:
+            return False
+        await self._one(meters[first.meter], first)
+        return True
 
     async def _one(self, meter: Meter, clock: MeterClock) -> None:
         try:
             look = await self._look(meter)
         except (HeadendError, ProtocolError) as error:
-            clock.error = str(error)
-            clock.next_ms = self._clock.now_ms() + FAILED_MS
+            clock.failed(str(error), self._clock.now_ms())
             self.failed += 1
             return
         if look is None:  # it hangs there no more

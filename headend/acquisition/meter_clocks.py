@@ -26,7 +26,8 @@ Policy = Literal["leave", "sync", "ticket"]
 
 FIRST_SPREAD_MS = 3_600_000  # meters that were never measured are, within the hour
 AGAIN_MS = 900_000  # after a measurement that has to be confirmed, or a moment that was guarded
-FAILED_MS = 3_600_000
+FAILED_MS = 3_600_000  # at first; twice as long each time, at most half a day
+FAILED_MAX_MS = DAY_MS // 2
 CONFIRMED = 2  # measurements in a row that say the same
 ALIKE_MIN = 5  # so many meters that are off alike speak against our own clock
 ALIKE_MS = 2000
@@ -68,6 +69,7 @@ class MeterClock:
     history: list[ClockMeasured] = field(default_factory=list)
     wrong_in_row: int = 0
     error: str | None = None  # of the last try; None when it gave a measurement
+    failures: int = 0  # in a row
     message: str = ""  # what was done about it at last, or why not
     drift: Drift | None = None  # the trend since the clock was last set
     verdict: Verdict | None = None
@@ -89,8 +91,14 @@ class MeterClock:
             self.history = []
         self.history = [*self.history[-DRIFT_POINTS_MAX + 1 :], row]
         self.drift = trend(self.history)
-        self.error = None
+        self.error, self.failures = None, 0
         return row
+
+    def failed(self, error: str, now_ms: int) -> None:
+        """It could not be measured."""
+        self.error = error
+        self.next_ms = now_ms + min(FAILED_MS << min(self.failures, 10), FAILED_MAX_MS)
+        self.failures += 1
 
     def judge(self, section: ClockControlSection) -> Verdict:
         """What the policy says of the newest measurement; counts how often it was wrong."""
