@@ -29,6 +29,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # for the simulated estate of t
 from headend.bus import Priority
 from headend.commands import Parts, read_now
 from headend.config import load_config
+from headend.domain.clock import iso
 from headend.domain.errors import BusError
 from headend.drivers.configured import ConfiguredSessions
 from simulators.schedule import VirtualTimeLoop, run_virtual
@@ -36,12 +37,13 @@ from tests.soak.world import EXPORT, IMPORT, Estate, daemon, local_ms
 
 BUS, METERS = "bus-01", 32
 BAUDS = (9600, 2400)
-PLAN = f"  p: {{every: [{{seconds: 10, points: [{IMPORT}, {EXPORT}], tolerance_s: 5}}]}}"
+PLAN = f"every: [{{seconds: 10, points: [{IMPORT}, {EXPORT}], tolerance_s: 5}}]"
 START = "2026-11-25T12:00:00"
 BOUND_BAUD, BOUND_S = 9600, 3.0
 SEED = 7
 TIMEOUT_S = 60.0
-WARM_UP_S = 5.0
+WARM_UP_S = 15.0
+PAUSE_S = (0.5, 3.0)  # between two reads
 BELOW = (Priority.BACKFILL, Priority.EVENTS, Priority.STATISTICS)
 
 
@@ -82,7 +84,9 @@ def measure(baud: int, reads: int) -> Measured:
 
 async def _live(loop: VirtualTimeLoop, folder: Path, found: Measured, reads: int) -> None:
     estate = Estate(loop, buses=1, each=METERS, baud=found.baud)
-    config = estate.configure(folder, PLAN, broker=None)
+    lasts_s = 2 * WARM_UP_S + reads * (PAUSE_S[1] + BOUND_S)  # no longer list than is needed
+    until = iso(loop.now_ms() + int(lasts_s * 1000))
+    config = estate.configure(folder, f'  p: {{until: "{until}", {PLAN}}}', broker=None)
     text = config.path.read_text().replace('parity=even"}', 'parity=even", allow_overload: true}')
     config.path.write_text(text)
     config = load_config(config.path)
@@ -111,7 +115,7 @@ async def _ask(loop: VirtualTimeLoop, parts: Parts, found: Measured, reads: int)
     rng = random.Random(SEED)  # noqa: S311 - not for secrets
     names = [meter.id for meter in parts.registry.all()]
     for number in range(reads):
-        await asyncio.sleep(rng.uniform(0.5, 3.0))
+        await asyncio.sleep(rng.uniform(*PAUSE_S))
         busy = [name for name in names if parts.engine.turn(name).locked()]
         meter = busy[0] if busy and number % 2 else rng.choice(names)
         began = loop.time()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "on_demand.py"
-READS = 8
+READS = 16
 BOUNDS_S = {9600: 3.0, 2400: 6.0}
 
 
