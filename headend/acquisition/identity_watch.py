@@ -27,8 +27,8 @@ STEP_S = 5.0
 FIRST_AFTER_S = 120.0
 EVERY_S = 86_400.0
 CONFIRMED_MS = 7 * 86_400_000  # a number that stays is written down again after this
+# Modbus devices say what they are by their own registers (`device_watch`).
 DI_NUMBER = {"dlt645-2007": "di:04000402", "dlt645-1997": "di:C032"}
-SERIAL = "serial_number"
 EMPTY = frozenset("0F")
 
 
@@ -117,10 +117,7 @@ class IdentityWatch:
             yield meter
 
     def _point_of(self, meter: Meter) -> str | None:
-        if meter.protocol in DI_NUMBER:
-            return DI_NUMBER[meter.protocol]
-        profile = self._declarations.profile_of(meter)
-        return SERIAL if profile is not None and SERIAL in profile.registers else None
+        return DI_NUMBER.get(meter.protocol)
 
     async def look(self, meter: Meter) -> None:
         """Ask one meter, and tell what it means when it is something else than before."""
