@@ -16,6 +16,7 @@ from headend.domain.reading import Verdict
 from headend.vee import Base, Candidate, Judgement, RuleSet, judge
 
 BEYOND_NEXT = "beyond_next"
+CLOCK_SKEW = "clock_skew"
 
 Stretch = tuple[int, int]
 """From (inclusive) and to (exclusive), UTC milliseconds."""
@@ -61,17 +62,36 @@ class Neighbours:
 def judge_between(
     rules: RuleSet, new: Candidate, before: Base | None, after: Base | None
 ) -> Judgement:
-    """The verdict on a value of the past with what is known around it."""
+    """The verdict on a value of the past with what is known around it.
+
+    Of two registers that are close together one may be stamped by the meter's clock and one by
+    ours: an order that a tolerable difference of the two explains is no contradiction (flag
+    `clock_skew`).
+    """
     found = judge(rules, new, before)
-    if found.verdict is Verdict.HELD or after is None:
-        return found
-    later = replace(new, value=after.value, time_ms=after.time_ms, clock_offset_s=None)
-    next_one = judge(rules, later, Base(new.value, new.time_ms))
-    if next_one.verdict is not Verdict.HELD:
-        return found
-    why = f"with {new.value} {new.unit} the next good register would be impossible: "
-    flags = tuple(sorted({*found.flags, BEYOND_NEXT}))
-    return Judgement(Verdict.HELD, flags, why + next_one.reason)
+    skewed = False
+    if found.verdict is Verdict.HELD:
+        if before is None or not _is_skew(rules, new, before):
+            return found
+        found, skewed = judge(rules, new, None), True
+    if after is not None:
+        later = replace(new, value=after.value, time_ms=after.time_ms, clock_offset_s=None)
+        next_one = judge(rules, later, Base(new.value, new.time_ms))
+        if next_one.verdict is Verdict.HELD and not _is_skew(rules, new, after):
+            why = f"with {new.value} {new.unit} the next good register would be impossible: "
+            flags = tuple(sorted({*found.flags, BEYOND_NEXT}))
+            return Judgement(Verdict.HELD, flags, why + next_one.reason)
+        skewed = skewed or next_one.verdict is Verdict.HELD
+    return replace(found, flags=tuple(sorted({*found.flags, CLOCK_SKEW}))) if skewed else found
+
+
+def _is_skew(rules: RuleSet, new: Candidate, other: Base) -> bool:
+    """Whether two clocks that differ tolerably explain these two registers."""
+    apart_s = abs(new.time_ms - other.time_ms) / 1000
+    capacity_kw = rules.capacity_kw if new.capacity_kw is None else new.capacity_kw
+    hours = Decimal(2 * rules.clock_tolerance_s) / 3600
+    most = capacity_kw * hours / new.multiplier + new.count
+    return apart_s <= rules.clock_tolerance_s and abs(new.value - other.value) <= most
 
 
 def due_instants(from_ms: int, to_ms: int, interval_s: int, zone: ZoneInfo) -> Iterator[int]:

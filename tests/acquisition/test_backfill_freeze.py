@@ -1,14 +1,18 @@
 """Daily due points that were missed are closed from the meter's own frozen registers."""
 
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from headend.acquisition.backfill_freeze import MONTHLY_FREEZE, NO_FREEZES, FreezeFill
+from headend.acquisition.between import CLOCK_SKEW
 from headend.domain.clock import from_iso, iso
 from headend.domain.due import DueState
 from headend.domain.errors import NoAnswer
+from headend.domain.reading import Reading
 from headend.drivers.dlt645_load import BEFORE_MEMORY, NO_RECORD
+from headend.journal import Birth
 from simulators.meter645 import Gap
 from tests.acquisition.fill_bench import (
     DAY_MS,
@@ -140,6 +144,22 @@ async def test_a_meter_whose_clock_is_wrong_says_when_its_freeze_was(
         at_ms = local("08T00:00:00")
         value = next(row.value for row in rows if from_iso(row.time) == at_ms)
         assert value == made.shown(at_ms - ahead_s * 1000)
+
+
+@pytest.mark.parametrize(("ahead_s", "live"), [(-200, "00:01:00"), (200, "23:59:00")])
+async def test_a_live_register_by_another_clock_rules_no_freeze_out(
+    tmp_path: Path, ahead_s: int, live: str
+) -> None:
+    async with fill_bench(tmp_path, plan=DAILY, error_ms=ahead_s * 1000) as made:
+        at_ms = local(f"09T{live}" if ahead_s < 0 else f"08T{live}")
+        value = Decimal(made.shown(at_ms))
+        near = Reading("M-1", "SP-1", IMPORT, value, "kWh", at_ms, at_ms)
+        await made.journal.append(Birth((near,)))
+        await whole(await owed(made))
+        (row,) = [r for r in made.readings() if from_iso(r.time) == local("09T00:00:00")]
+        assert (row.verdict, row.flags) == ("ok", [CLOCK_SKEW])
+        others = [r for r in made.readings() if r.time != row.time]
+        assert {(r.verdict, tuple(r.flags)) for r in others} == {("ok", ())}
 
 
 async def test_the_first_of_a_month_is_closed_from_the_monthly_freeze(tmp_path: Path) -> None:
