@@ -340,6 +340,7 @@ def _status(parts: Parts) -> str:
         meters=len(parts.registry.all()),
         buses=parts.buses,
         feed_connected=None if parts.publisher is None else parts.publisher.connected,
+        held_back=parts.engine.held_back,
     )
     distrusted = None if parts.own_clock is None else parts.own_clock.distrusted
     return line if distrusted is None else f"{line}; its clock is not believed: {distrusted}"

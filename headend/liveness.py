@@ -4,7 +4,7 @@ Buses and pollers have bounds of their own. Nothing here asks whether a meter an
 there: being told no is a step as good as any other.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from headend.acquisition.poller import Poller
 from headend.bus import Bus, BusState
@@ -33,18 +33,31 @@ def watched(buses: Mapping[str, Bus], pollers: Mapping[str, Poller]) -> dict[str
 
 
 def status_line(
-    headend: str, *, meters: int, buses: Mapping[str, Bus], feed_connected: bool | None
+    headend: str,
+    *,
+    meters: int,
+    buses: Mapping[str, Bus],
+    feed_connected: bool | None,
+    held_back: Collection[str] = (),
 ) -> str:
-    """How the daemon is, in a line. `feed_connected` None: there is no feed."""
+    """How the daemon is, in a line. `feed_connected` None: there is no feed.
+
+    `held_back`: buses that are not polled because their plan does not fit.
+    """
     parts = [f"{headend}: {_count(meters, 'meter')} on {_count(len(buses), 'bus', 'buses')}"]
     away = [n for n, b in buses.items() if b.statistics().state in (BusState.GONE, BusState.BUSY)]
     if away:
-        more = len(away) - NAMES_SHOWN_MAX
-        names = ", ".join(away[:NAMES_SHOWN_MAX])
-        parts.append(f"no port: {names}{f' and {more} more' if more > 0 else ''}")
+        parts.append(f"no port: {_names(away)}")
+    if held_back:
+        parts.append(f"not polled: {_names(sorted(held_back))}")
     if feed_connected is not None:
         parts.append("broker connected" if feed_connected else "broker away")
     return "; ".join(parts)
+
+
+def _names(names: Sequence[str]) -> str:
+    more = len(names) - NAMES_SHOWN_MAX
+    return ", ".join(names[:NAMES_SHOWN_MAX]) + (f" and {more} more" if more > 0 else "")
 
 
 def _count(number: int, one: str, many: str = "") -> str:

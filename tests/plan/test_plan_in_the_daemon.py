@@ -12,6 +12,7 @@ from headend.commands import Parts, commands, read_now
 from headend.config import Config, load_config
 from headend.domain import alarms
 from headend.journal import JournalReader
+from headend.liveness import status_line
 from headend.overload import NOT_POLLED, OVERLOADED
 from simulators.schedule import VirtualTimeLoop, run_virtual
 from tests.soak.world import EXPORT, IMPORT, Estate, daemon, local_ms
@@ -106,6 +107,13 @@ def test_a_bus_whose_plan_falls_behind_is_not_polled_and_the_rest_is(tmp_path: P
             assert f"buses.{FULL}.allow_overload: true" in message
             assert alarm.fields["fullest"]["needs_s"] > 4
             assert {advice["change"] for advice in alarm.fields["advice"]} >= {"meters"}
+            assert f"not polled: {FULL}" in status_line(
+                "he",
+                meters=1,
+                buses=parts.buses,
+                feed_connected=None,
+                held_back=parts.engine.held_back,
+            )
             shown = {plan["bus"]: plan for plan in (await status_of(parts))["plans"]}
             assert (shown[FULL]["fits"], shown[FULL]["polled"]) == (False, False)
             assert (shown[CALM]["fits"], shown[CALM]["polled"]) == (True, True)
