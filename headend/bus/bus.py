@@ -408,7 +408,9 @@ class Bus:
     def _ready_at(self, request: BusRequest) -> float:
         """When the line has been quiet long enough for a request, if nothing more is heard."""
         quiet_s = max(request.quiet_s, request.quiet_chars * self._link.char_s)
-        ready_at = max(self._clear_at, self._line_at + quiet_s)
+        ready_at = max(
+            self._clear_at, self._line_at + quiet_s, self._opened_at + request.after_open_s
+        )
         if request.late is Late.ANONYMOUS:
             # Whoever had the port before may have asked something that is still to be answered.
             silence_s = self._settings.silence_after_timeout_ms / 1000

@@ -56,6 +56,8 @@ class BusRequest:
         least before it is sent, counted from the last byte on it, theirs or ours; the bus's own
         gap holds beside it.
     late: what a reply that comes too late could be taken for.
+    after_open_s: not sent sooner than this after the port was opened: devices that cannot be asked
+        at once when a connection is made.
     at_sending: gives the request that really goes out, each time its turn to be sent has come: for
         bytes that say what time it is.
     recorded: what stands in records in place of the payload, a password blotted out. Bytes that
@@ -76,6 +78,7 @@ class BusRequest:
     late: Late = Late.NAMED
     at_sending: "Callable[[], BusRequest] | None" = None
     recorded: bytes | None = None
+    after_open_s: float = 0.0
 
 
 class BusPort(Protocol):

@@ -96,6 +96,7 @@ class ModbusSession:
             unit,
             clock=clock,
             quiet_s=told.turnaround_ms / 1000,
+            after_open_s=told.connect_pause_ms / 1000,
             timeout_s=timeout_s,
             transactions=(transactions or transaction_ids()) if tcp else None,
         )

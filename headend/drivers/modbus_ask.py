@@ -52,7 +52,8 @@ class Talk:
 class Asker:
     """Asks one unit over one port. `transactions` None: RTU framing, on a line or over TCP.
 
-    `quiet_s`: silence that the device needs before a request. `timeout_s`: see `BusRequest`.
+    `quiet_s`: silence that the device needs before a request. `after_open_s`, `timeout_s`: see
+    `BusRequest`.
     """
 
     def __init__(
@@ -62,11 +63,13 @@ class Asker:
         *,
         clock: Clock,
         quiet_s: float,
+        after_open_s: float = 0.0,
         timeout_s: float | None,
         transactions: Iterator[int] | None,
     ) -> None:
         self.unit = unit
         self.quiet_s = quiet_s
+        self._after_open_s = after_open_s
         self._port = port
         self._clock = clock
         self._timeout_s = timeout_s
@@ -127,6 +130,7 @@ class Asker:
                 quiet_s=self.quiet_s,
                 quiet_chars=QUIET_CHARS,
                 late=self._late,
+                after_open_s=self._after_open_s,
             )
         )
         return exchange, request

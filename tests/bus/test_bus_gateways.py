@@ -220,6 +220,22 @@ def test_a_gateway_that_went_mute_is_asked_for_and_found_again_within_10_s():
     run_virtual(scenario())
 
 
+def test_a_device_that_needs_a_pause_after_connecting_is_not_asked_at_once():
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        gateway = Gateway(delay_s=0.1)
+        async with Street(gateway, [1]) as street:
+            asker = street.sessions[1]._asker
+            asker._after_open_s = 1.5
+            await street.round()
+            assert 1.6 <= street.last_good - gateway.tries[0] < 2
+            began = loop.time()
+            await street.round()
+            assert loop.time() - began < 0.5
+
+    run_virtual(scenario())
+
+
 def test_a_dead_unit_costs_no_connection_while_others_answer():
     async def scenario():
         gateway = Gateway({7: None, 8: None, 9: 1.0})

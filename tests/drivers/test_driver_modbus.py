@@ -69,6 +69,14 @@ async def test_a_request_says_what_its_device_needs_of_the_line():
     assert request.late is Late.ANONYMOUS
     assert (request.timeout_s, request.deadline, request.attempts) == (0.7, 110.0, 2)
     assert request.reply_bytes == 9
+    assert request.after_open_s == 0
+
+
+async def test_a_device_that_needs_a_pause_after_connecting_gets_it():
+    profile = profile_from({**TEXT_MAP, "connect_pause_ms": 1500}, name="t")
+    device = Device(profile, serial_number="A12345")
+    await session(device).read(["serial_number"])
+    assert device.requests[0].after_open_s == 1.5
 
 
 async def test_every_tcp_request_of_a_connection_has_a_number_of_its_own():
