@@ -410,7 +410,7 @@ class Declarations:
 
         def make_rule() -> Rejudge:
             nonlocal rule
-            rule = Rejudge(before, after, self._means(meter, since_ms))
+            rule = Rejudge(before, after, self._means(meter, since_ms, event.kind))
             return rule
 
         cleared = await self._cleared(meters) if _moves_readings(event) else []
@@ -435,12 +435,12 @@ class Declarations:
         now = self._told(event, meter, hung, done)
         return Declared(event, now, done.withdrawn, done.born)
 
-    def _means(self, meter: Meter, from_ms: int) -> Means:
+    def _means(self, meter: Meter, from_ms: int, kind: str) -> Means:
         profile = self.profile_of(meter)
         ratios = None
         if profile is not None:
             ratios = {p: r.ratio for p, r in profile.registers.items()}
-        return Means(self.rules, meter, from_ms, self.clock.now_ms(), ratios)
+        return Means(self.rules, meter, from_ms, self.clock.now_ms(), kind, ratios)
 
     async def _cleared(self, meters: frozenset[str]) -> list[Event]:
         """What was asked of a person is answered: held registers of these meters."""

@@ -9,7 +9,17 @@ from dataclasses import dataclass, field, replace
 from decimal import Context, Decimal, Inexact, InvalidOperation
 
 from headend.domain.clock import iso
-from headend.domain.lives import ROLLOVER, TAKEN_BACK, Place, Ratio, end_of, id_of, wrapped_by
+from headend.domain.lives import (
+    EXCHANGE,
+    RATIO,
+    ROLLOVER,
+    TAKEN_BACK,
+    Place,
+    Ratio,
+    end_of,
+    id_of,
+    wrapped_by,
+)
 from headend.domain.meter import Event, Meter
 from headend.domain.reading import Reading, Side, Status, Verdict
 from headend.journal.rewrites import LookUp
@@ -26,6 +36,9 @@ OTHER_METER = "meter_changed"
 JUDGED_FLAGS = frozenset(
     {"out_of_range", "too_fast", "backward", ROLLOVER_FLAG, AFTER_HELD, OTHER_METER}
 )
+# What a device says against its own values, and the event that answers it.
+ANSWERED_BY = {RATIO: frozenset({"ratio"}), EXCHANGE: frozenset({"device_changed"})}
+DOUBTS = frozenset().union(*ANSWERED_BY.values())
 _EXACT = Context(prec=60, traps=[Inexact, InvalidOperation])
 _MODBUS = "modbus-"
 HEADEND = "headend"  # who took an event back, when it was no person
@@ -42,13 +55,14 @@ class Means:
 
     `meter`: in force before the event, for what all meters of the place share. `ratio_of`: what the
     device's profile multiplies each point with (`ct`, `pt`, `ct*pt`); None = a meter of the kind
-    that shows everything on its own side.
+    that shows everything on its own side. `kind`: the event's.
     """
 
     rules: RuleSet
     meter: Meter
     from_ms: int
     now_ms: int
+    kind: str = ""
     ratio_of: Mapping[str, str | None] | None = None
 
 
@@ -80,8 +94,12 @@ class Rejudge:
         found = self._in_ratio(replace(reading, meter=meter))
         if found is None or found.value is None or found.status is not Status.ACTUAL:
             return found
+        answered = ANSWERED_BY.get(self.means.kind, frozenset())
+        if found.verdict is Verdict.HELD and (DOUBTS - answered).intersection(found.flags):
+            return found  # nobody has said anything to that
+        found = replace(found, flags=tuple(f for f in found.flags if f not in answered))
         if quantity_kind(found.point) != "register":
-            return self._undoubted(found)
+            return self._undoubted(found, reading)
         return found if found.verdict is Verdict.FAIL else self._judged(found)
 
     def follow_up(self) -> Sequence[Event]:
@@ -162,9 +180,9 @@ class Rejudge:
 
     # -- what is believed of it
 
-    def _undoubted(self, reading: Reading) -> Reading:
+    def _undoubted(self, reading: Reading, was: Reading) -> Reading:
         """A value that was doubted only because nobody knew which meter hung there."""
-        if OTHER_METER not in reading.flags:
+        if OTHER_METER not in reading.flags and reading.flags == was.flags:
             return reading
         flags = tuple(f for f in reading.flags if f != OTHER_METER)
         return replace(reading, verdict=Verdict.SUSPECT if flags else Verdict.OK, flags=flags)
