@@ -87,7 +87,7 @@ async def _live(loop: VirtualTimeLoop, folder: Path, found: Measured, reads: int
     lasts_s = 2 * WARM_UP_S + reads * (PAUSE_S[1] + BOUND_S)  # no longer list than is needed
     until = iso(loop.now_ms() + int(lasts_s * 1000))
     config = estate.configure(folder, f'  p: {{until: "{until}", {PLAN}}}', broker=None)
-    text = config.path.read_text().replace('parity=even"}', 'parity=even", allow_overload: true}')
+    text = config.path.read_text().replace('parity=even"', 'parity=even", allow_overload: true')
     config.path.write_text(text)
     config = load_config(config.path)
     async with daemon(config, estate) as parts:

@@ -47,6 +47,7 @@ NAME = "soak"
 WRITER_SLACK_S = 0.2  # virtual: so long a commit may take; buses that wait share one
 START_SLACK_S = 5.0
 CONSUMER_SLACK_S = 2.0
+THINKS_MS = 40  # every meter, before it answers
 WATTS_IMPORT, WATTS_EXPORT = 1800, 700
 CAPACITY_KW = Decimal("13.2")
 
@@ -130,10 +131,10 @@ class Estate:
         device: Meter645 | ModbusDevice
         if is_modbus:
             profile = load_profile(PROFILE, PACKAGED.parent)
-            settings = ModbusSettings(index + 1, reply_delay_ms=40)
+            settings = ModbusSettings(index + 1, reply_delay_ms=THINKS_MS)
             device = ModbusDevice(settings, profile, source, clock=self.loop.now_ms)
         else:
-            settings = MeterSettings(f"2026{number + 1:08d}", reply_delay_ms=40)
+            settings = MeterSettings(f"2026{number + 1:08d}", reply_delay_ms=THINKS_MS)
             device = Meter645(settings, source, clock=self.loop.now_ms)
         name = f"M-{number + 1:05d}"
         self.meters[name] = Hung(name, bus, device, source)
@@ -162,7 +163,8 @@ class Estate:
             f"headend: {{name: {NAME}, zone: {ZONE.key}, data: data, {reserve}}}",
             "buses:",
             *(
-                f'  {name}: {{link: "serial:///wire/{name}?baud={self.baud}&parity=even"}}'
+                f'  {name}: {{link: "serial:///wire/{name}?baud={self.baud}&parity=even",'
+                f" turnaround_ms: {THINKS_MS}, loss_percent: 0}}"
                 for name in self.links
             ),
             "meters: {file: meters.csv}",
