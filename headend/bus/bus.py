@@ -143,6 +143,8 @@ class Bus:
                     backoff_s = min(backoff_s * 2, self._settings.reopen_max_s)
                     await self._absent(backoff_s)
         finally:
+            self._disarm()
+            self._waiter.rest()
             self._state = BusState.STOPPED
             for pending in self._queue.drain():
                 self._fail(pending, failures.stopped(self.name))
@@ -489,8 +491,7 @@ class Bus:
             while attempt.outcome is None:
                 await self._waiter.wait()
         finally:
-            self._attempt = None
-            self._disarm()
+            self._attempt = None  # the timer stays: the next attempt's is hardly ever sooner
             if attempt.outcome is None:
                 attempt.abort(Outcome.CANCELLED)
             received_ms, ended_at = self._clock.now_ms(), loop.time()
@@ -548,8 +549,12 @@ class Bus:
     # -- the timer of the attempt
 
     def _arm(self, when: float) -> None:
+        """Look at `when`; the timer of an attempt before may look sooner, and then go on to it."""
         assert self._loop is not None
-        self._disarm()
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return
+            self._timer.cancel()
         self._timer = self._loop.call_at(when, self._check)
 
     def _disarm(self) -> None:

@@ -57,6 +57,9 @@ class RequestQueue:
         self._on_demand_in_row = 0
         self._hurried: Counter[str] = Counter()
 
+    def __bool__(self) -> bool:
+        return any(self._heaps.values())
+
     def __len__(self) -> int:
         return sum(len(heap) for heap in self._heaps.values())
 

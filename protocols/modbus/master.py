@@ -6,8 +6,9 @@ function and count cannot be told from the answer. Whoever owns the line must le
 after a time-out.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from struct import Struct, unpack_from
+from typing import TYPE_CHECKING
 
 from protocols.errors import BadContent, ErrorReply, LocalProtocolError, RemoteProtocolError
 from protocols.framing import Delimiter, Match
@@ -28,6 +29,11 @@ from protocols.modbus.delimiter import (
     TcpAnswerDelimiter,
     crc_fits,
 )
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass
+else:
+    from protocols.values import dataclass
 
 EXCEPTIONS = {
     0x01: "illegal_function",
