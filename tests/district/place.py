@@ -1,6 +1,7 @@
 """The district's meters on their lines in memory, and the configuration that reads them."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from headend.config import Config, load_config
@@ -24,7 +25,7 @@ from tests.district.script import (
     names,
 )
 from tests.district.truth import EXPORT, IMPORT, Household, Life, Place
-from tests.soak.world import Estate, ZONE
+from tests.soak.world import ZONE, Estate
 
 NAME = "district"
 BAUD = 2400
@@ -42,7 +43,6 @@ PLANS = (
 class Hands:
     """What a fitter reads off both devices."""
 
-    swap: Swap
     final: dict[str, str]
     initial: dict[str, str]
     address: str
@@ -70,7 +70,7 @@ class District(Estate):
                 baud=BAUD,
                 to_station=self._line(2 * number),
                 to_master=self._line(2 * number + 1),
-                gone=lambda text, bus=bus: PortGone(text, bus=bus),
+                gone=partial(PortGone, bus=bus),
             )
         for number, name in enumerate(names(size)):
             has_load = number % LOAD_SHARE == 0
@@ -86,9 +86,7 @@ class District(Estate):
             return None
         return BadLine(seeded(script.seed * 1000 + number), script.loss, script.bit_errors)
 
-    def _life(
-        self, name: str, address: str, number: int, born_ms: int, error: ClockError
-    ) -> Life:
+    def _life(self, name: str, address: str, number: int, born_ms: int, error: ClockError) -> Life:
         script = self.script
         initial = {p: self._rng.randrange(50_000 * NWH_A_KWH) for p in (IMPORT, EXPORT)}
         source = Household(script.seed * 10_000 + number, Timeline(born_ms), initial)
@@ -110,9 +108,7 @@ class District(Estate):
             device.add_fault_text("silent", 1)
         for span in script.dark:
             if span.name == name:
-                device.add_fault_text(
-                    f"silent:from_ms={span.from_ms},until_ms={span.until_ms}", 1
-                )
+                device.add_fault_text(f"silent:from_ms={span.from_ms},until_ms={span.until_ms}", 1)
         return Life(name, device, source, clock, born_ms)
 
     def _hang(self, place: Place, life: Life) -> None:
@@ -130,21 +126,23 @@ class District(Estate):
         old.until_ms = now_ms
         self._stations[place.bus].remove(old.device)
         self._hang(place, new)
-        shown = [
-            {point: str(life.shown(point, now_ms)) for point in (IMPORT, EXPORT)}
-            for life in (old, new)
-        ]
-        return Hands(swap, *shown, address)
+        final, initial = (
+            {point: str(one.shown(point, now_ms)) for point in (IMPORT, EXPORT)}
+            for one in (old, new)
+        )
+        return Hands(final, initial, address)
 
-    def connect(self, up: bool) -> None:
-        """The ports of the head-end's machine: there, or gone with it."""
+    def pull_out(self) -> None:
+        """The head-end's machine is gone, and its ports with it."""
+        for link in self.links.values():
+            link.unplug()
+
+    def plug_in(self) -> None:
+        """It is back; what is away for a reason of its own is not."""
         outage = self.script.outage
         for name, link in self.links.items():
-            is_out = outage is not None and outage.name == name and outage.covers(self.loop.now_ms())
-            if up and not is_out:
+            if outage is None or outage.name != name or not outage.covers(self.loop.now_ms()):
                 link.plug()
-            else:
-                link.unplug()
 
     def configure_all(self, folder: Path) -> Config:
         """The configuration of it all."""
@@ -170,8 +168,7 @@ class District(Estate):
             f"plans:\n{PLANS}",
             'feed: {broker: "mqtt://127.0.0.1:1883", consumers:',
             "  [{name: billing, classes: [billing, telemetry, events]}]}",
-            'billing: {database: "sqlite:///billing.db", name: billing, '
-            f"headends: [{NAME}]}}",
+            f'billing: {{database: "sqlite:///billing.db", name: billing, headends: [{NAME}]}}',
         ]
         file = folder / "headend.yaml"
         file.write_text("\n".join(lines) + "\n")

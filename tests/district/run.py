@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import random
 import sqlite3
-import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from unittest import mock
+from uuid import UUID
 
 from headend.billing.consumer import BillingConsumer
 from headend.billing.spec import configured_database
@@ -18,17 +19,15 @@ from headend.commands import Parts
 from headend.config import Config
 from headend.declaration_commands import DeclarationDesk
 from headend.domain.clock import iso
-from headend.journal import JournalSettings
 from headend.messages.configured import configured_broker
+from simulators.faults import seeded
 from simulators.schedule import VirtualTimeLoop, run_virtual
 from tests.district.broker import MemoryBroker
+from tests.district.pace import unhurried
 from tests.district.place import District, Hands
-from tests.district.script import DAY_MS, Script
+from tests.district.script import Script, Swap
 from tests.district.truth import Place
 from tests.soak.world import daemon
-from dataclasses import dataclass, field
-
-
 
 
 @dataclass(slots=True)
@@ -43,24 +42,28 @@ class Lived:
 
 
 Say = Callable[[str], None]
+_Happening = Callable[[Parts], Awaitable[None]]
 
 
 def live(script: Script, folder: Path, say: Say = lambda _text: None) -> Lived:
     """Live through it all in a folder of its own. Nothing in it is left to chance."""
-    rng = random.Random(script.seed)
-    random.seed(script.seed)
-    with (
-        # Virtual time stands while a commit is awaited: waiting for others to share it is no use.
-        mock.patch(
-            "headend.daemon.JournalSettings",
-            partial(JournalSettings, group_gap_ms=0, group_wait_ms=0),
-        ),
-        mock.patch("headend.journal.opening.uuid4", lambda: uuid.UUID(int=rng.getrandbits(128))),
-        mock.patch("headend.messages.connection.random.random", lambda: 0.5),
-    ):
-        lived: Lived = run_virtual(
-            lambda loop: _days(loop, script, folder, say), start_ms=script.begin_ms
-        )
+    rng = seeded(script.seed)
+
+    def epoch() -> UUID:
+        return UUID(int=rng.getrandbits(128))
+
+    before = random.getstate()
+    random.seed(script.seed)  # pauses before connecting again
+    try:
+        with (
+            unhurried(),
+            mock.patch("headend.journal.opening.uuid4", epoch),
+        ):
+            lived: Lived = run_virtual(
+                lambda loop: _days(loop, script, folder, say), start_ms=script.begin_ms
+            )
+    finally:
+        random.setstate(before)
     return lived
 
 
@@ -69,7 +72,7 @@ async def _days(loop: VirtualTimeLoop, script: Script, folder: Path, say: Say) -
     config = district.configure_all(folder)
     lived = Lived(script, folder, config, district.places)
     broker = MemoryBroker()
-    story = _Story(district, broker)
+    story = _Story(district)
     with mock.patch("headend.billing.consumer.Pipe", broker.made_for()):
         async with _billing(config, loop):
             crash = script.crash
@@ -95,7 +98,7 @@ async def _days(loop: VirtualTimeLoop, script: Script, folder: Path, say: Say) -
                 _as_it_was(config.journal_path, kept)
                 assert crash is not None
                 await _sleep_until(loop, crash.until_ms)
-                district.connect(True)
+                district.plug_in()
                 broker.is_up = True
     return lived
 
@@ -103,61 +106,65 @@ async def _days(loop: VirtualTimeLoop, script: Script, folder: Path, say: Say) -
 class _Story:
     """What happens besides: outages, swaps, declarations."""
 
-    def __init__(self, district: District, broker: MemoryBroker) -> None:
+    def __init__(self, district: District) -> None:
         self._district = district
-        self._broker = broker
         script = district.script
-        todo: list[tuple[int, str, object]] = []
-        if script.outage is not None:
-            todo.append((script.outage.from_ms, "away", script.outage.name))
-            todo.append((script.outage.until_ms, "back", script.outage.name))
-        for swap in script.swaps:
-            todo.append((swap.at_ms, "swap", swap))
-            todo.append((swap.declared_ms, "declare", swap))
-        todo += [(midnight, "day", midnight) for midnight in script.midnights()]
-        self._todo = sorted(todo, key=lambda one: (one[0], one[1]))
         self._hands: dict[str, Hands] = {}
+        todo: list[tuple[int, str, _Happening]] = []
+        if (outage := script.outage) is not None:
+            link = district.links[outage.name]
+            todo.append((outage.from_ms, f"{outage.name} is gone", _now(link.unplug)))
+            todo.append((outage.until_ms, f"{outage.name} is back", _now(link.plug)))
+        for swap in script.swaps:
+            name = swap.meter
+            todo.append((swap.at_ms, f"{name} is exchanged", partial(self._swap, swap)))
+            todo.append((swap.declared_ms, f"{name} is declared", partial(self._declare, swap)))
+        todo += [(at_ms, "midnight", _now(_nothing)) for at_ms in script.midnights()]
+        self._todo = sorted(todo, key=lambda one: one[:2])
 
     async def go_on(self, until_ms: int, parts: Parts, say: Say) -> None:
         """Until an instant."""
         loop = self._district.loop
         while self._todo and self._todo[0][0] <= until_ms:
-            at_ms, what, about = self._todo.pop(0)
+            at_ms, what, happen = self._todo.pop(0)
             await _sleep_until(loop, at_ms)
-            await self._happen(what, about, parts, say)
+            say(f"{iso(loop.now_ms())} {what}; commits {parts.journal.statistics['commits']}")
+            await happen(parts)
         await _sleep_until(loop, until_ms)
 
-    async def _happen(self, what: str, about: object, parts: Parts, say: Say) -> None:
-        district = self._district
-        say(f"{iso(district.loop.now_ms())} {what} {about} {parts.journal.statistics}")
-        if what == "away":
-            district.links[str(about)].unplug()
-        elif what == "back":
-            district.links[str(about)].plug()
-        elif what == "swap":
-            self._hands[about.meter] = district.swap(about)
-        elif what == "declare":
-            hands = self._hands[about.meter]
-            declare = DeclarationDesk(parts).commands()["meter_exchange"]
-            await declare(
-                {
-                    "at": iso(about.at_ms),
-                    "old_meter": about.meter,
-                    "new_meter": about.new_meter,
-                    "new_address": hands.address,
-                    "old_final": hands.final,
-                    "new_initial": hands.initial,
-                    "by": "fitter",
-                    "reason": "worn out",
-                }
-            )
+    async def _swap(self, swap: Swap, _parts: Parts) -> None:
+        self._hands[swap.meter] = self._district.swap(swap)
+
+    async def _declare(self, swap: Swap, parts: Parts) -> None:
+        hands = self._hands[swap.meter]
+        await DeclarationDesk(parts).commands()["meter_exchange"](
+            {
+                "at": iso(swap.at_ms),
+                "old_meter": swap.meter,
+                "new_meter": swap.new_meter,
+                "new_address": hands.address,
+                "old_final": hands.final,
+                "new_initial": hands.initial,
+                "by": "fitter",
+                "reason": "worn out",
+            }
+        )
 
 
-async def _crash(
-    parts: Parts, district: District, broker: MemoryBroker, folder: Path
-) -> Path:
+def _now(call: Callable[[], None]) -> _Happening:
+    async def happen(_parts: Parts) -> None:
+        call()
+
+    return happen
+
+
+def _nothing() -> None:
+    pass
+
+
+async def _crash(parts: Parts, district: District, broker: MemoryBroker, folder: Path) -> Path:
     """Everything that the process had is gone at this instant; its files stand as they stand."""
-    district.connect(False)
+    district.pull_out()
     broker.cut()
     kept = folder / "as_it_was.db"
     with (

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from random import Random
 
+from simulators.damage import Damaged, flip_bits
 from simulators.faults import seeded
-from simulators.wire import Damaged
-from simulators.damage import flip_bits
 
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000

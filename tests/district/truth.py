@@ -7,10 +7,9 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from simulators.curves import mix
+from simulators.curves import Constant, mix
 from simulators.energy import (
     WRAP_NWH,
-    Constant,
     EnergyModel,
     Supply,
     Timeline,
