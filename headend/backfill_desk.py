@@ -4,17 +4,10 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from headend.acquisition.backfill import (
-    GAP_EVENT,
-    GAP_KEPT_MS,
-    KnownGaps,
-    LoadFill,
-    Workbench,
-    classes_of,
-    history_of,
-)
+from headend.acquisition.backfill import LoadFill, classes_of
 from headend.acquisition.backfill_freeze import FreezeFill
 from headend.acquisition.gap_closer import Fill, GapCloser, is_daily
+from headend.acquisition.workbench import GAP_EVENT, GAP_KEPT_MS, KnownGaps, Workbench, history_of
 from headend.api import ApiError, Command
 from headend.assembly import Assembly
 from headend.domain.clock import from_iso, iso

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import partial
 
-from headend.acquisition.backfill import PastValues, Progress, Workbench, history_of
+from headend.acquisition.backfill import PastValues
 from headend.acquisition.meter_reader import failure_reason
+from headend.acquisition.workbench import Progress, Workbench, history_of
 from headend.bus import Priority
 from headend.domain.clock import to_datetime
 from headend.domain.due import local_day

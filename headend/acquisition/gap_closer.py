@@ -14,10 +14,11 @@ from datetime import date, timedelta
 from functools import partial
 from typing import Any, Protocol
 
-from headend.acquisition.backfill import LoadFill, Progress, Workbench, classes_of, history_of
+from headend.acquisition.backfill import LoadFill, classes_of
 from headend.acquisition.backfill_freeze import MONTHLY_FREEZE, FreezeFill
 from headend.acquisition.plans import Backfilling, instants
 from headend.acquisition.poller import FREEZE_SERVED_MS
+from headend.acquisition.workbench import Progress, Workbench, history_of
 from headend.domain.clock import iso
 from headend.domain.due import DueState, day_bounds_ms, local_day
 from headend.domain.errors import BadReply, BusError, HeadendError, JournalError, Refused

@@ -8,11 +8,12 @@ from decimal import Decimal
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from headend.acquisition.backfill import GAP_EVENT, KnownGaps, LoadFill, Workbench
+from headend.acquisition.backfill import LoadFill
 from headend.acquisition.duekeeper import DueKeeper
 from headend.acquisition.meter_reader import MeterReader
 from headend.acquisition.plans import PlanEntry, ReadPlan
 from headend.acquisition.registry import Registry
+from headend.acquisition.workbench import GAP_EVENT, KnownGaps, Workbench
 from headend.bus import Bus, BusPort
 from headend.bus.request import BusRequest
 from headend.domain.clock import from_iso

@@ -8,7 +8,7 @@ from asyncio.subprocess import PIPE, Process
 from collections import Counter
 from pathlib import Path
 
-from headend.acquisition.backfill import GAP_EVENT
+from headend.acquisition.workbench import GAP_EVENT
 from headend.domain.clock import from_iso
 from headend.drivers.dlt645_load import NO_RECORD
 from headend.journal import JournalReader

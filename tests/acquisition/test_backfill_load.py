@@ -8,8 +8,9 @@ import jsonschema
 import msgspec
 import pytest
 
-from headend.acquisition.backfill import GAP_EVENT, RECORD_CHECKSUM, TOLD_LATER
+from headend.acquisition.backfill import RECORD_CHECKSUM, TOLD_LATER
 from headend.acquisition.between import BEYOND_NEXT
+from headend.acquisition.workbench import GAP_EVENT
 from headend.bus import Priority
 from headend.domain.clock import from_iso, iso
 from headend.domain.due import DueState
