@@ -11,6 +11,7 @@ known on both sides of them.
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 
@@ -98,6 +99,11 @@ class PastValues:
         found = Judgement(Verdict.OK)
         if value is not None:
             found = self._judged(point, value, time_ms, multiplier)
+        doubt = self._bench.reader.doubts.get(meter.id)
+        if doubt is not None and value is not None:
+            # Another meter may be telling of its own past.
+            flags = (*flags, doubt.flag)
+            found = replace(found, verdict=Verdict.HELD, rolled_over=False)
         verdict = found.verdict
         if flags and verdict is Verdict.OK:
             verdict = Verdict.SUSPECT
