@@ -149,6 +149,7 @@ def test_every_word_that_is_asked_for_is_in_the_table_and_none_is_idle():
         *(f"sev_{s}" for s in ("critical", "warning", "notice")),
         *(f"level_{s}" for s in ("ok", "watch", "bad", "unknown")),
         *(f"d_{d}" for d in ("checksum", "parity", "end", "incomplete", "dirt", "overflow")),
+        *(f"f_{f}" for f in ("late", "foreign", "unasked", "echoed")),
     }
     assert built <= set(table())
     idle = {n for n in set(table()) - built if not re.search(rf"\"{n}\"", text)}

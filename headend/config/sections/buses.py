@@ -30,9 +30,9 @@ class BusSection(Section):
     `gap_ms`: quiet time before a request. `timeout_ms`: how long a meter may think before its
     first byte (the time bytes take on the wire is added). `silence_after_timeout_ms`: how long
     the line must be silent after a time-out. `attempts`: requests for one answer. `echo`: our own
-    bytes come back. `queue_max`: requests of one priority that may wait. `dead_after`: unanswered requests in a
-    row after which a meter is only probed, at most `probe_max_s` apart. `wakeup`: FE bytes before
-    a DL/T 645 request. `turnaround_ms`, `loss_percent`: what plans count with (see
+    bytes come back. `queue_max`: requests of one priority that may wait. `dead_after`: unanswered
+    requests in a row after which a meter is only probed, at most `probe_max_s` apart. `wakeup`:
+    FE bytes before a DL/T 645 request. `turnaround_ms`, `loss_percent`: what plans count with (see
     `headend plan`): how long meters usually think, and how many requests get no answer.
     `allow_overload`: poll the bus although its plan falls behind; otherwise it is not polled.
 
