@@ -1,5 +1,6 @@
 """Dated meter events by the daemon's local socket."""
 
+import logging
 from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -12,6 +13,8 @@ from headend.commands import Parts
 from headend.domain.clock import from_iso, iso
 from headend.domain.meter import Meter, MeterExchange
 from protocols.modbus.profile import DeviceProfile
+
+log = logging.getLogger(__name__)
 
 TEXT_CHARS_MAX = 128
 
@@ -26,6 +29,9 @@ class DeclarationDesk:
     def watch(self, open_session: Callable[[Meter], MeterSession]) -> IdentityWatch:
         """What asks meters which they are; `open_session` must tell nobody what comes of it."""
         declarations = self._parts.engine.declarations
+        for problem in declarations.registry.problems:
+            about = {"about": (problem.meter, problem.key)}
+            log.error("configuration: %s; %s", problem.message, problem.hint, extra=about)
         return IdentityWatch(
             declarations, declarations.reader, open_session, clock=self._parts.clock
         )
