@@ -299,6 +299,8 @@ class World:
         """A bad zero cannot be told from one that still stands there, nor from a new beginning."""
         (meter,) = self.registry.all()
         known = [self.reader.last_good(meter.id, point) for point in POINTS]
+        if self.pending and min(self.device.first.values()) < 100:
+            return True  # nor from the first registers of a meter that nobody has declared
         if any(base is None or not 0 < base.value < kwh(WIDTH // 2) for base in known):
             return True
         return any(value > WIDTH // 2 for value in self.device.registers.values())
