@@ -486,8 +486,10 @@ class Declarations:
         now = self.registry.get(str(place.meter_at(FOR_EVER_MS)))
         if now.id != hung and now.bus in self.pollers:
             self.pollers[now.bus].replaced(hung, now.id)
-        log.warning(
-            "meter=%s event=%s at=%s withdrawn=%d born=%d",
+        # The first number of each meter is no news for a person; what changes readings is.
+        level = logging.WARNING if done.withdrawn or done.born else logging.INFO
+        log.log(
+            level, "meter=%s event=%s at=%s withdrawn=%d born=%d",
             now.id, event.kind, iso(event.at_ms), done.withdrawn, done.born,
         )  # fmt: skip
         return now
