@@ -1,7 +1,8 @@
 """A broker in memory: both ends of the feed on one loop, and no time passes on the way.
 
 It knows what the feed uses of one: subscriptions with wildcards, retained messages, a will. What is
-handed over is acknowledged at once; `cut` breaks every connection as a dead network does.
+handed over is acknowledged at once and delivered some seconds later, with all that came meanwhile;
+`cut` breaks every connection as a dead network does, and what was on its way is gone.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from headend.messages.incoming import Incoming, Message
 from headend.messages.pipe import Pipe, PipeLost, Will
 
 WINDOW = 4096
+ON_THE_WAY_S = 5.0
 
 
 class MemoryBroker:
@@ -24,14 +26,22 @@ class MemoryBroker:
         self.retained: dict[str, bytes] = {}
         self.pipes: list[MemoryPipe] = []
         self.is_up = True
+        self._on_the_way: list[Message] = []
 
     def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
         """To whoever subscribed."""
         if retain:
             self.retained[topic] = payload
-        for pipe in self.pipes:
-            if any(fits(text, topic) for text in pipe.filters):
-                pipe.deliver(Message(topic, payload, retain=False))
+        if not self._on_the_way:
+            asyncio.get_running_loop().call_later(ON_THE_WAY_S, self._arrive)
+        self._on_the_way.append(Message(topic, payload, retain=False))
+
+    def _arrive(self) -> None:
+        arrived, self._on_the_way = self._on_the_way, []
+        for message in arrived:
+            for pipe in self.pipes:
+                if any(fits(text, message.topic) for text in pipe.filters):
+                    pipe.deliver(message)
 
     def cut(self, client: str | None = None) -> None:
         """Break the connections of one client, or of all; without `client` none comes back."""
@@ -39,6 +49,7 @@ class MemoryBroker:
         for pipe in list(self.pipes):
             if client is None or pipe.client_id == client:
                 pipe.lose("the line is cut")
+        self._on_the_way.clear()
 
     def made_for(self) -> type[Pipe]:
         """The pipe class whose pipes end here."""

@@ -28,10 +28,10 @@ _SECONDS = {
     "headend.messages.connection.FILES_LOOK_S": 60.0,
 }
 _MADE = {
-    "headend.daemon.OutageWatch": partial(OutageWatch, step_s=60.0),
+    "headend.daemon.OutageWatch": partial(OutageWatch, step_s=300.0),
     "headend.backfill_desk.GapCloser": partial(GapCloser, look_every_s=900.0),
     "headend.declaration_commands.IdentityWatch": partial(
-        IdentityWatch, times=WatchTimes(step_s=60.0)
+        IdentityWatch, times=WatchTimes(step_s=600.0)
     ),
     # Virtual time stands while a commit is awaited: waiting for others to share it is no use.
     "headend.daemon.JournalSettings": partial(JournalSettings, group_gap_ms=0, group_wait_ms=0),
