@@ -84,6 +84,7 @@ async def _days(loop: VirtualTimeLoop, script: Script, folder: Path, say: Say) -
                     config,
                     district,
                     writer_slack_s=0.0,
+                    start_slack_s=0.0,
                     pipe=broker.made_for(),
                     awaited=lambda _parts: None,
                 ) as parts:

@@ -46,6 +46,7 @@ PROFILE = "acrel_adl400"
 NAME = "soak"
 WRITER_SLACK_S = 0.2  # virtual: so long a commit may take; buses that wait share one
 START_SLACK_S = 5.0
+END_SLACK_S = 60.0  # more than going down waits for anything
 CONSUMER_SLACK_S = 2.0
 THINKS_MS = 40  # every meter, before it answers
 WATTS_IMPORT, WATTS_EXPORT = 1800, 700
@@ -221,6 +222,7 @@ async def daemon(
     estate: Estate,
     *,
     writer_slack_s: float = WRITER_SLACK_S,
+    start_slack_s: float = START_SLACK_S,
     pipe: type[Pipe] = HeldPipe,
     awaited: Callable[[Parts], object] | None = None,
     notifier: Notifier | None = None,
@@ -245,7 +247,7 @@ async def daemon(
             loop.hold(lambda: (awaited or unreceipted)(parts), slack_s=CONSUMER_SLACK_S)
 
     # Until there is a journal to look at: its writer is at work, and nobody could tell how far.
-    loop.hold(lambda: None if standing else "standing up", slack_s=START_SLACK_S)
+    loop.hold(lambda: None if standing else "standing up", slack_s=start_slack_s)
     with mock.patch("headend.feed.publisher.Pipe", pipe):
         task = asyncio.ensure_future(
             run_daemon(
@@ -267,6 +269,8 @@ async def daemon(
             (parts,) = standing
             yield parts
         finally:
+            # The journal's threads let go of its files: time must not run away meanwhile.
+            loop.hold(lambda: None if task.done() else "going down", slack_s=END_SLACK_S)
             stop.set()
             await task
 
