@@ -51,6 +51,7 @@ bench: install servers
 	$(PYTHON) benchmarks/billing.py
 	$(PYTHON) benchmarks/series.py
 	$(PYTHON) benchmarks/dlt645.py
+	$(PYTHON) benchmarks/on_demand.py
 
 # The pictures of the status page in docs/, taken anew.
 screenshot: install servers
