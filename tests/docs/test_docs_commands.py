@@ -10,10 +10,16 @@ import pytest
 from docs_guide import BIN, EXIT_CODE, Shell, blocks, commands
 
 ROOT = Path(__file__).parents[2]
-RUN = ("README.md", "docs/field-guide.md", "docs/operations-guide.md")
+RUN = (
+    "README.md",
+    "docs/field-guide.md",
+    "docs/operations-guide.md",
+    "docs/new-modbus-meter.md",
+)
 TWINS = (
     ("README.md", "README.zh-CN.md"),
     ("docs/field-guide.md", "docs/field-guide.zh-CN.md"),
+    ("docs/new-modbus-meter.md", "docs/new-modbus-meter.zh-CN.md"),
 )
 PAGES = sorted(
     p.relative_to(ROOT).as_posix() for p in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))
