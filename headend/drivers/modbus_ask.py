@@ -71,6 +71,7 @@ class Asker:
         self.quiet_s = quiet_s
         self._after_open_s = after_open_s
         self._port = port
+        self._device = f"unit {unit}"
         self._clock = clock
         self._timeout_s = timeout_s
         self._transactions = transactions
@@ -118,7 +119,7 @@ class Asker:
         )
         exchange = await self._port.exchange(
             BusRequest(
-                device=f"unit {self.unit}",
+                device=self._device,
                 payload=request.raw,
                 delimiter=delimiter_for(request),
                 match=partial(_match, request),

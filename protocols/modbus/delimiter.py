@@ -7,7 +7,7 @@ head is none. Silence is never needed to find a good frame that is not behind su
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from protocols.checksum import crc16
 from protocols.framing import Rejected
@@ -18,6 +18,11 @@ from protocols.modbus.adu import (
     TCP_HEAD_BYTES,
     TCP_UNIT_AT,
 )
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass
+else:
+    from protocols.values import dataclass
 
 READ_FUNCTIONS = (0x03, 0x04)  # read holding registers, read input registers
 REFUSED = 0x80  # added to the function of a refused request

@@ -15,6 +15,7 @@ from protocols.framing import Delimiter, Match
 from protocols.modbus.adu import (
     RTU_OVERHEAD_BYTES,
     TCP_HEAD_BYTES,
+    TCP_LENGTH_AT,
     build_rtu,
     build_tcp,
     parse_rtu,
@@ -110,8 +111,9 @@ def delimiter_for(request: ReadRequest) -> Delimiter:
     """Finds what may answer the request, and whole frames of others (which `match` judges)."""
     if request.transaction is None:
         return RtuAnswerDelimiter(request.raw, request.reply_head)
-    refused = build_tcp(request.transaction, request.unit, bytes((request.function | REFUSED, 0)))
-    return TcpAnswerDelimiter((request.reply_head, refused[: TCP_HEAD_BYTES + 1]))
+    head = request.reply_head
+    refused = head[:TCP_LENGTH_AT] + bytes((0, 3, request.unit, request.function | REFUSED))
+    return TcpAnswerDelimiter((head, refused))
 
 
 def match(request: ReadRequest, raw: bytes) -> Match:
