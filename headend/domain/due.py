@@ -6,6 +6,7 @@ Each ends in exactly one state; the list of a day cannot shrink.
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -52,6 +53,7 @@ def local_day(time_ms: int, zone: ZoneInfo) -> date:
     return datetime.fromtimestamp(time_ms // 1000, tz=zone).date()
 
 
+@lru_cache(maxsize=128)  # asked for every instant of the same few days
 def day_bounds_ms(day: date, zone: ZoneInfo) -> tuple[int, int]:
     """Start (inclusive) and end (exclusive) of a local day in UTC ms: 23, 24 or 25 hours apart."""
     start = datetime.combine(day, time(), tzinfo=zone)

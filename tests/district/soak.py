@@ -23,6 +23,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from headend.cli.run import settle_memory
 from tests.district.audit import Audit, audit
 from tests.district.run import live
 from tests.district.script import Size, calm, troubled
@@ -66,6 +67,7 @@ def main() -> int:
         parser.error(f"what goes wrong takes {DAYS_MIN} days; fewer with --calm")
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(message)s")
     logging.getLogger(__name__).setLevel(logging.WARNING)
+    settle_memory()
     size = Size(options.meters, options.buses, options.days)
     started, cpu = time.monotonic(), time.process_time()
     found = run(size, options.seed, is_calm=options.calm, folder=options.folder)
