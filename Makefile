@@ -40,6 +40,8 @@ soak: install servers
 	$(PYTHON) -m tests.soak.day --meters 1000 --hours 24
 	$(PYTHON) -m tests.soak.silent --hours 6
 	$(PYTHON) -m tests.nth_failure.soak
+	$(PYTHON) -m tests.damage.late_modbus
+	$(PYTHON) -m tests.soak.modbus_day --hours 24
 
 fuzz: install
 	$(PYTHON) -m tests.fuzz645 --inputs 2000000 --jobs 2
@@ -51,6 +53,7 @@ bench: install servers
 	$(PYTHON) benchmarks/billing.py
 	$(PYTHON) benchmarks/series.py
 	$(PYTHON) benchmarks/dlt645.py
+	$(PYTHON) benchmarks/modbus.py
 	$(PYTHON) benchmarks/on_demand.py
 
 # The pictures of the status page in docs/, taken anew.
