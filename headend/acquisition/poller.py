@@ -288,7 +288,11 @@ class Poller:
         for index, entry in enumerate(self._plans[meter.plan].entries):
             served_ms = FREEZE_SERVED_MS if entry.source == "freeze" else entry.tolerance_ms
             since_ms = max(self._clock.now_ms() - served_ms + 1, self._not_before_ms)
-            self._push_next(meter.id, index, entry, since_ms, order)
+            # Of the time when another meter hung there it has nothing, and owes nothing.
+            until_ms = self._clock.now_ms() + DAY_MS
+            passed = instants(entry, since_ms, until_ms, self._zone)
+            own_ms = next((at for at in passed if self._registry.hung_at(meter, at)), until_ms)
+            self._push_next(meter.id, index, entry, own_ms, order)
 
     def _push_next(
         self, meter: str, index: int, entry: PlanEntry, since_ms: int, order: int

@@ -27,6 +27,7 @@ FIRST_ROUND_PERCENT = 99.0
 IN_TIME_MS = 72 * HOUR_MS
 DAILY_WINDOW_MS, LOAD_WINDOW_MS = HOUR_MS, HOUR_MS // 4
 LISTED_MAX = 40
+_UNWELL = frozenset(("meter_silent", "meter_refuses"))
 GOT = frozenset((DueState.READ, DueState.LATE, DueState.BACKFILLED))
 _ROWS = ("reading", "reading_history", "conflict", "event", "metering")
 QUARTERS_A_DAY = 96
@@ -51,6 +52,7 @@ def audit(lived: Lived) -> Audit:
         found.faults.append(f"tasks died: {lived.restarts}")
     with JournalReader(lived.config.journal_path) as reader:
         _due(lived, reader, found)
+        _alarms(lived, reader, found)
         journalled = sum(1 for _ in reader.readings())
     _billing(lived, found)
     found.rows, held = _rows(lived)
@@ -150,6 +152,17 @@ def _lines(
 
 def _name(line: DueLine) -> str:
     return f"{line.key.meter} {line.key.point} {iso(line.key.due_ms)}"
+
+
+def _alarms(lived: Lived, reader: JournalReader, found: Audit) -> None:
+    """Nobody is sent to a meter that is well."""
+    script = lived.script
+    ill = set(script.silent) | {span.name for span in script.dark}
+    ill |= {swap.meter for swap in script.swaps}
+    for event in reader.events(kinds=("alarm",)):
+        meter = event.fields.get("meter")
+        if event.fields["alarm"] in _UNWELL and meter not in ill:
+            found.faults.append(f"{meter}: alarm {event.fields['alarm']} of a meter that is well")
 
 
 # -- what is billed
