@@ -55,7 +55,7 @@ def audit(lived: Lived) -> Audit:
         _alarms(lived, reader, found)
         journalled = sum(1 for _ in reader.readings())
     _billing(lived, found)
-    found.rows, held = _rows(lived)
+    found.rows, held = _rows(lived, found)
     if held != journalled:
         found.faults.append(f"billing holds {held} of {journalled} current readings")
     script = lived.script
@@ -202,7 +202,7 @@ def _wrong(place: Place, day: date, billed: Difference, truth: object) -> str:
     return f"{place.name} {day} {billed.direction}: {billed.energy} is billed, {truth} was counted"
 
 
-def _rows(lived: Lived) -> tuple[bytes, int]:
+def _rows(lived: Lived, found: Audit) -> tuple[bytes, int]:
     """Everything of billing's that is a fact, as text; and how many current readings there are."""
     lines: list[str] = []
     with closing(sqlite3.connect(lived.folder / "billing.db")) as held:
@@ -210,7 +210,7 @@ def _rows(lived: Lived) -> tuple[bytes, int]:
             rows = held.execute(f"SELECT * FROM {table}").fetchall()
             lines += sorted(json.dumps([table, *row]) for row in rows)
             if table == "conflict" and rows:
-                lines.append(f"{len(rows)} conflicts")
+                found.faults.append(f"{len(rows)} readings were told in two ways")
         (count,) = held.execute("SELECT count(*) FROM reading").fetchone()
     return "\n".join(lines).encode(), count
 
