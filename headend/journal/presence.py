@@ -54,22 +54,30 @@ class Presence:
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._names = [] if path is None else [os.fspath(path) + part for part in PARTS]
-        self._seen: list[_Seen | None] = []
-        self.wrote()
+        self._seen: dict[str, _Seen] = {}
+        if path is None:
+            return
+        for name in (os.fspath(path) + part for part in PARTS):
+            seen = _look(name)
+            if seen is None:  # an operating system without such names: nothing to compare
+                self._seen.clear()
+                break
+            self._seen[name] = seen
 
     def wrote(self) -> None:
-        """We have written, or may have: what stands there now is ours."""
-        self._seen = [_look(name) for name in self._names]
-        if None in self._seen:
-            # Not there at the start: an operating system without such names. Nothing to compare.
-            self._names = []
+        """We have written, or may have: what is in our files now is ours.
+
+        A name that leads nowhere or to another file is not: `trouble` tells it.
+        """
+        for name, seen in self._seen.items():
+            now = _look(name)
+            if now is not None and now.inode == seen.inode:
+                self._seen[name] = now
 
     def trouble(self) -> Trouble | None:
         """What has become of the files behind our back; None when they are ours."""
-        for number, (name, seen) in enumerate(zip(self._names, self._seen, strict=True)):
+        for number, (name, seen) in enumerate(self._seen.items()):
             now = _look(name)
-            assert seen is not None
             if now is None:
                 return Trouble(Hand.LOG if number else Hand.REMOVED, f"{name} was removed")
             if now.inode != seen.inode:

@@ -96,8 +96,10 @@ class WriterThread:
                 if self._writer.is_replaced:
                     break  # nothing more can be kept: the process ends, the next start goes on
         finally:
-            self._writer.close()
-            self._loop.call_soon_threadsafe(self._ended)
+            try:
+                self._writer.close()
+            finally:  # whatever it was: who waits for this thread must not wait for ever
+                self._loop.call_soon_threadsafe(self._ended)
 
     def _take(self) -> list[Op] | None:
         """The next group; None at the end; empty when none has come for a while."""

@@ -11,6 +11,7 @@ import pytest
 
 from headend.domain.errors import JournalDamaged, JournalError
 from headend.journal import Birth, JournalReader
+from headend.journal.presence import Presence
 from headend.messages.records import EventRecord
 from tests.journal.journal_kit import NOON_MS, Bench, exchange, reading
 
@@ -170,3 +171,32 @@ async def test_a_reader_a_backup_and_a_touched_lock_are_no_trouble(bench):
             async with asyncio.timeout(2.5):  # longer than the log takes to be brought home
                 await journal.wait_damaged()
         await journal.append(birth(6))
+
+
+@pytest.mark.parametrize("hand", [removed, moved_over, log_removed, log_replaced])
+def test_a_hand_that_comes_while_we_write_is_noticed_all_the_same(tmp_path, hand):
+    path = tmp_path / "journal.db"
+    for part in ("", "-wal"):
+        path.with_name(path.name + part).write_bytes(b"ours")
+    presence = Presence(path)
+    hand(path)
+    presence.wrote()
+    found = presence.trouble()
+    assert found is not None
+    assert str(path) in found.text
+
+
+async def test_a_writer_that_dies_while_it_closes_is_told_and_nobody_waits_for_it(
+    bench, monkeypatch
+):
+    async with await bench.open() as journal:
+        await journal.append(birth(1))
+
+        def fail(_presence):
+            raise ValueError
+
+        monkeypatch.setattr(Presence, "trouble", fail)
+        monkeypatch.setattr("threading.excepthook", lambda _args: None)
+        with pytest.raises(JournalError):
+            await journal.append(birth(2))
+        await noticed(journal)
