@@ -6,20 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 
-# What waits longest for processes and clocks begins first, so that no worker is left alone with it.
+# What computes longest begins first, so that no worker is left alone with it, and so that it is
+# over when those tests come that go by the machine's own clock.
 LONGEST = (
     "tests/kill/test_kill_loop.py",
     "tests/soak/",
-    "tests/install/",
-    "tests/cli/test_cli_drill",
-    "tests/backup/test_backup_drill.py",
+    "tests/district/",
     "tests/damage/",
-    "tests/docs/",
     "tests/powercut/",
-    "tests/acquisition/",
-    "tests/reload/",
-    "tests/timeseries/",
-    "tests/drivers/",
+    "tests/nth_failure/",
+    "tests/backup/test_backup_drill.py",
 )
 
 # A worker of pytest-xdist ignores Ctrl-C, and its children would inherit that.
