@@ -16,12 +16,12 @@ from simulators.schedule import LoopSchedule, VirtualTimeLoop
 from simulators.wire import WireLink
 from tests.district.script import (
     DAY_MS,
-    LOAD_SHARE,
     BadLine,
     ClockError,
     Script,
     Swap,
     bus_of,
+    has_load,
     names,
 )
 from tests.district.truth import EXPORT, IMPORT, Household, Life, Place
@@ -73,8 +73,8 @@ class District(Estate):
                 gone=partial(PortGone, bus=bus),
             )
         for number, name in enumerate(names(size)):
-            has_load = number % LOAD_SHARE == 0
-            place = Place(f"SP-{name}", bus_of(size, number), has_load=has_load)
+            is_load = has_load(size, number)
+            place = Place(f"SP-{name}", bus_of(size, number), has_load=is_load)
             self.places[place.name] = place
             born_ms = script.begin_ms - BORN_BEFORE_MS
             life = self._life(name, f"2026{number + 1:08d}", number, born_ms, script.clocks[name])
