@@ -42,6 +42,8 @@ soak: install servers
 	$(PYTHON) -m tests.nth_failure.soak
 	$(PYTHON) -m tests.damage.late_modbus
 	$(PYTHON) -m tests.soak.modbus_day --hours 24
+	$(PYTHON) -m tests.district.soak
+	$(PYTHON) -m tests.district.soak --meters 100 --buses 4 --days 7
 
 fuzz: install
 	$(PYTHON) -m tests.fuzz645 --inputs 2000000 --jobs 2
