@@ -67,8 +67,7 @@ def test_the_asking_side_makes_frames_in_one_place():
         and isinstance(call.func, ast.Name)
         and call.func.id in BUILDERS
     }
-    # What `delimiter_for` makes is the refusal that a device may answer with, to compare with.
-    assert makers == {"read_request", "delimiter_for"}
+    assert makers == {"read_request"}
 
 
 def functions_sent(requests: list[BusRequest], *, tcp: bool) -> set[int]:
