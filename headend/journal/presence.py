@@ -18,10 +18,13 @@ from headend.domain.clock import Clock, to_datetime
 from headend.domain.meter import Event
 from headend.durable import sync_folder
 from headend.journal.findings import findings_of
+from headend.journal.schema import CHECKPOINT_PAGES, PAGE_BYTES
 
 log = logging.getLogger(__name__)
 
 PARTS = ("", "-wal")
+# From so long a log on SQLite brings it home with a commit.
+LONG_LOG_BYTES = CHECKPOINT_PAGES * PAGE_BYTES
 
 
 class Hand(Enum):
@@ -64,14 +67,21 @@ class Presence:
                 break
             self._seen[name] = seen
 
-    def wrote(self) -> None:
+    def wrote(self, *, brought_home: bool = False) -> None:
         """We have written, or may have: what is in our files now is ours.
 
-        A name that leads nowhere or to another file is not: `trouble` tells it.
+        A name that leads nowhere or to another file is not: `trouble` tells it. A commit writes
+        the log alone, and what is in it comes home when it is long; that it was brought home is
+        said. Otherwise another content of the journal's own file is not ours either.
         """
-        for name, seen in self._seen.items():
-            now = _look(name)
-            if now is not None and now.inode == seen.inode:
+        found = {name: _look(name) for name in self._seen}
+        may_be_home = brought_home or any(
+            now is not None and now.content[0] >= LONG_LOG_BYTES for now in list(found.values())[1:]
+        )
+        for number, (name, now) in enumerate(found.items()):
+            if now is None or now.inode != self._seen[name].inode:
+                continue
+            if number or may_be_home:
                 self._seen[name] = now
 
     def trouble(self) -> Trouble | None:

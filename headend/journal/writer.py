@@ -396,7 +396,7 @@ class Writer:
         with contextlib.suppress(sqlite3.OperationalError):  # a reader is in the way, or no room
             self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self.connection.execute(BUSY_TIMEOUT).fetchall()
-        self._presence.wrote()
+        self._presence.wrote(brought_home=True)
 
     def close(self) -> None:
         """Write what is still in memory and close; SQLite brings the WAL home."""

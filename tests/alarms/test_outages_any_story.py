@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from outage_world import QUICK, World
 
 # A machine that is busy with other things is no fault of a story.
-SLOW = [HealthCheck.too_slow]
+SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 # A meter that is not well is without a cause no longer than its own period, and at its end its bus
 # may just look lost, which is decided within a minute; a port that flaps may do so once more.

@@ -73,6 +73,10 @@ def log_replaced(path):
     wal.write_bytes(b"")
 
 
+def grown(path):
+    path.write_bytes(b"another content")
+
+
 HANDS = (removed, moved_over, copied_over, log_removed, log_replaced)
 
 
@@ -173,7 +177,7 @@ async def test_a_reader_a_backup_and_a_touched_lock_are_no_trouble(bench):
         await journal.append(birth(6))
 
 
-@pytest.mark.parametrize("hand", [removed, moved_over, log_removed, log_replaced])
+@pytest.mark.parametrize("hand", [removed, moved_over, grown, log_removed, log_replaced])
 def test_a_hand_that_comes_while_we_write_is_noticed_all_the_same(tmp_path, hand):
     path = tmp_path / "journal.db"
     for part in ("", "-wal"):
