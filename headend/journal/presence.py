@@ -18,13 +18,10 @@ from headend.domain.clock import Clock, to_datetime
 from headend.domain.meter import Event
 from headend.durable import sync_folder
 from headend.journal.findings import findings_of
-from headend.journal.schema import CHECKPOINT_PAGES, PAGE_BYTES
 
 log = logging.getLogger(__name__)
 
 PARTS = ("", "-wal")
-# From so long a log on SQLite brings it home with a commit.
-LONG_LOG_BYTES = CHECKPOINT_PAGES * PAGE_BYTES
 
 
 class Hand(Enum):
@@ -54,9 +51,11 @@ class Presence:
     """Looks at the names of one journal's files. Belongs to the writer thread.
 
     `path` None (a journal without a file of its own): everything is always in order.
+    `long_log_bytes`: from so long a log on SQLite brings it home with a commit.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, long_log_bytes: int = 0) -> None:
+        self._long_log_bytes = long_log_bytes
         self._seen: dict[str, _Seen] = {}
         if path is None:
             return
@@ -75,8 +74,9 @@ class Presence:
         said. Otherwise another content of the journal's own file is not ours either.
         """
         found = {name: _look(name) for name in self._seen}
+        logs = list(found.values())[1:]
         may_be_home = brought_home or any(
-            now is not None and now.content[0] >= LONG_LOG_BYTES for now in list(found.values())[1:]
+            log_now is not None and log_now.content[0] >= self._long_log_bytes for log_now in logs
         )
         for number, (name, now) in enumerate(found.items()):
             if now is None or now.inode != self._seen[name].inode:

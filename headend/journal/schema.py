@@ -26,15 +26,12 @@ BUSY_TIMEOUT = "PRAGMA busy_timeout=5000"
 GONE = "gone"  # in `meta`: day tables that are no longer there and still take room
 RESTORED = "restored"  # in `meta`: this file was brought back, and why it needs a new epoch
 
-PAGE_BYTES = 4096
-CHECKPOINT_PAGES = 4000  # a log of so many pages is brought home with the commit that made it so
 PRAGMAS = (
-    f"PRAGMA page_size={PAGE_BYTES}",
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
     BUSY_TIMEOUT,
     "PRAGMA foreign_keys=ON",
-    f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}",
+    "PRAGMA wal_autocheckpoint=4000",
     "PRAGMA journal_size_limit=67108864",
     "PRAGMA cache_size=-8192",  # KiB; a group touches few pages, and 32 MiB fill up for a day
     "PRAGMA temp_store=MEMORY",

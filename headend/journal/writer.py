@@ -175,7 +175,9 @@ class Writer:
             self.connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._explain(error) from error
-        self._presence = Presence(self._path)
+        (pages,) = self.connection.execute("PRAGMA wal_autocheckpoint").fetchone()
+        (page_bytes,) = self.connection.execute("PRAGMA page_size").fetchone()
+        self._presence = Presence(self._path, long_log_bytes=pages * page_bytes)
 
     # -- the file
 

@@ -182,7 +182,7 @@ def test_a_hand_that_comes_while_we_write_is_noticed_all_the_same(tmp_path, hand
     path = tmp_path / "journal.db"
     for part in ("", "-wal"):
         path.with_name(path.name + part).write_bytes(b"ours")
-    presence = Presence(path)
+    presence = Presence(path, long_log_bytes=1000)
     hand(path)
     presence.wrote()
     found = presence.trouble()
