@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from headend.acquisition.meter_reader import MeterSession
+from headend.acquisition.sessions import Read, SessionAround
 from headend.bus import Priority
 from headend.domain.clock import Clock
 from headend.domain.errors import JournalError
@@ -158,23 +159,18 @@ class MeterMemory:
                 self._written_s[meter] = now
 
 
-class _Remembered:
+class _Remembered(SessionAround):
     """A session whose state is looked at after each read."""
 
     def __init__(
         self, meter: Meter, inner: MeterSession, after: Callable[["_Remembered"], None]
     ) -> None:
         assert isinstance(inner, Learning)
+        super().__init__(inner)
         self.meter = meter
-        self._inner = inner
         self._learning: Learning = inner
         self._known = inner.learned
         self._after = after
-
-    @property
-    def inner(self) -> MeterSession:
-        """The session itself."""
-        return self._inner
 
     @property
     def shown(self) -> Shown:
@@ -188,29 +184,10 @@ class _Remembered:
         learned = self._learning.learned
         return learned is not self._known and learned != self._known
 
-    async def read(
-        self,
-        points: Sequence[str],
-        *,
-        priority: Priority = Priority.DUE,
-        deadline: float | None = None,
+    async def around(
+        self, _points: Sequence[str], _priority: Priority, read: Read, /
     ) -> list[PointResult]:
-        """Live values."""
-        results = await self._inner.read(points, priority=priority, deadline=deadline)
-        self._after(self)
-        return results
-
-    async def read_frozen(
-        self,
-        points: Sequence[str],
-        *,
-        nth: int = 1,
-        priority: Priority = Priority.DUE,
-        deadline: float | None = None,
-    ) -> list[PointResult]:
-        """Values the meter froze by itself."""
-        results = await self._inner.read_frozen(
-            points, nth=nth, priority=priority, deadline=deadline
-        )
+        """The read, and what it has shown."""
+        results = await read()
         self._after(self)
         return results

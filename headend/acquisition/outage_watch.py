@@ -13,6 +13,7 @@ from typing import Protocol
 from headend.acquisition.meter_reader import REGISTER_HELD, MeterSession
 from headend.acquisition.outage_state import CLEAR_S_MAX, TOGETHER_S, OutageSettings, Seen
 from headend.acquisition.outages import Outages
+from headend.acquisition.sessions import Read, SessionAround
 from headend.bus import BusState, BusStatistics, Priority
 from headend.config.sections.headend import AlarmsSection
 from headend.domain.alarms import CLEARED, RAISED, alarm_kind, standing, subject_of
@@ -233,45 +234,21 @@ class ClockJumps:
         return self._machine.now_ms() / 1000 - self._machine.monotonic()
 
 
-class _Watched:
+class _Watched(SessionAround):
     """A session that tells what it saw."""
 
     def __init__(
         self, meter: str, inner: MeterSession, saw: Callable[[str, Sequence[PointResult]], None]
     ) -> None:
+        super().__init__(inner)
         self._meter = meter
-        self._inner = inner
         self._saw = saw
 
-    @property
-    def inner(self) -> MeterSession:
-        """The session itself."""
-        return self._inner
-
-    async def read(
-        self,
-        points: Sequence[str],
-        *,
-        priority: Priority = Priority.DUE,
-        deadline: float | None = None,
+    async def around(
+        self, _points: Sequence[str], _priority: Priority, read: Read, /
     ) -> list[PointResult]:
-        """Live values."""
-        results = await self._inner.read(points, priority=priority, deadline=deadline)
-        self._saw(self._meter, results)
-        return results
-
-    async def read_frozen(
-        self,
-        points: Sequence[str],
-        *,
-        nth: int = 1,
-        priority: Priority = Priority.DUE,
-        deadline: float | None = None,
-    ) -> list[PointResult]:
-        """Values the meter froze by itself."""
-        results = await self._inner.read_frozen(
-            points, nth=nth, priority=priority, deadline=deadline
-        )
+        """The read, told."""
+        results = await read()
         self._saw(self._meter, results)
         return results
 

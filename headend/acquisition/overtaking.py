@@ -8,10 +8,11 @@ meter's read at most `GIVES_WAY_MAX` times in a row: it is not put off for ever.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from headend.acquisition.meter_reader import MeterSession, Taken
+from headend.acquisition.sessions import Read, SessionAround
 from headend.bus import Priority
 from headend.domain.errors import BusError
 from headend.domain.meter import Meter
@@ -67,7 +68,7 @@ class Overtaking:
         meter: Meter,
         points: Sequence[str],
         priority: Priority,
-        read: Callable[[], Awaitable[list[PointResult]]],
+        read: Read,
     ) -> list[PointResult]:
         """What `read` gives, or `Overtaken` for every point when it had to give way."""
         if priority is Priority.ON_DEMAND or len(points) < POINTS_MIN:
@@ -98,46 +99,16 @@ class Overtaking:
         return [PointResult(point, "", None, "", None, None, 0, error) for point in points]
 
 
-class _GivingWay:
+class _GivingWay(SessionAround):
     """A session whose reads by plan can be broken off."""
 
     def __init__(self, meter: Meter, inner: MeterSession, overtaking: Overtaking) -> None:
+        super().__init__(inner)
         self._meter = meter
-        self._inner = inner
         self._overtaking = overtaking
 
-    @property
-    def inner(self) -> MeterSession:
-        """The session itself."""
-        return self._inner
-
-    async def read(
-        self,
-        points: Sequence[str],
-        *,
-        priority: Priority = Priority.DUE,
-        deadline: float | None = None,
+    async def around(
+        self, points: Sequence[str], priority: Priority, read: Read, /
     ) -> list[PointResult]:
-        """Live values."""
-        return await self._overtaking.read(
-            self._meter,
-            points,
-            priority,
-            lambda: self._inner.read(points, priority=priority, deadline=deadline),
-        )
-
-    async def read_frozen(
-        self,
-        points: Sequence[str],
-        *,
-        nth: int = 1,
-        priority: Priority = Priority.DUE,
-        deadline: float | None = None,
-    ) -> list[PointResult]:
-        """Values the meter froze by itself."""
-        return await self._overtaking.read(
-            self._meter,
-            points,
-            priority,
-            lambda: self._inner.read_frozen(points, nth=nth, priority=priority, deadline=deadline),
-        )
+        """The read, or that it gave way."""
+        return await self._overtaking.read(self._meter, points, priority, read)

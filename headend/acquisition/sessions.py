@@ -1,11 +1,62 @@
-"""Sessions opened once a meter and kept: what they know is not worked out again."""
+"""Sessions around sessions; and those opened once a meter and kept, with what they know."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from headend.acquisition.meter_reader import MeterSession
+from headend.bus import Priority
 from headend.domain.meter import Meter
+from headend.drivers import PointResult
+
+Read = Callable[[], Awaitable[list[PointResult]]]
 
 SESSIONS_KEPT = 8192
+
+
+class SessionAround:
+    """A session around another one: what happens at each of its reads stands in `around`."""
+
+    def __init__(self, inner: MeterSession) -> None:
+        self._inner = inner
+
+    @property
+    def inner(self) -> MeterSession:
+        """The session itself."""
+        return self._inner
+
+    async def around(
+        self, points: Sequence[str], priority: Priority, read: Read, /
+    ) -> list[PointResult]:
+        """What comes of the read of these points that `read` makes."""
+        raise NotImplementedError
+
+    async def read(
+        self,
+        points: Sequence[str],
+        *,
+        priority: Priority = Priority.DUE,
+        deadline: float | None = None,
+    ) -> list[PointResult]:
+        """Live values."""
+        return await self.around(
+            points,
+            priority,
+            lambda: self._inner.read(points, priority=priority, deadline=deadline),
+        )
+
+    async def read_frozen(
+        self,
+        points: Sequence[str],
+        *,
+        nth: int = 1,
+        priority: Priority = Priority.DUE,
+        deadline: float | None = None,
+    ) -> list[PointResult]:
+        """Values the meter froze by itself."""
+        return await self.around(
+            points,
+            priority,
+            lambda: self._inner.read_frozen(points, nth=nth, priority=priority, deadline=deadline),
+        )
 
 
 class KeptSessions:
